@@ -1,0 +1,50 @@
+"""dripgate: decide on the device, sample by sample, what is worth keeping for retraining.
+
+Names are resolved when first used, so that ``import dripgate`` loads neither torch nor
+onnxruntime, and a device needs only what it uses.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dripgate.gate import Gate as Gate
+    from dripgate.store import Store as Store
+    from dripgate.stream.loop import run as run
+    from dripgate.stream.sources import watch as watch
+    from dripgate.training.fit import fit as fit
+    from dripgate.training.retrain import retrain as retrain
+    from dripgate.types import Decision as Decision
+    from dripgate.types import Reason as Reason
+    from dripgate.types import Sample as Sample
+    from dripgate.types import Verdict as Verdict
+
+_HOMES = {
+    "Gate": "dripgate.gate",
+    "Store": "dripgate.store",
+    "run": "dripgate.stream.loop",
+    "watch": "dripgate.stream.sources",
+    "fit": "dripgate.training.fit",
+    "retrain": "dripgate.training.retrain",
+    "Decision": "dripgate.types",
+    "Reason": "dripgate.types",
+    "Sample": "dripgate.types",
+    "Verdict": "dripgate.types",
+}
+__all__ = [
+    "Decision", "Gate", "Reason", "Sample", "Store", "Verdict", "fit", "retrain", "run", "watch",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dripgate' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

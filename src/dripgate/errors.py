@@ -1,0 +1,56 @@
+"""Every error that dripgate raises on purpose.
+
+DripgateError
+├── UserError           what the user gave cannot be used; the command line exits with 2
+│   ├── DataError       a data set, folder or archive
+│   ├── ModelError      a model, its weights or its target layer
+│   ├── GateError       a gate file
+│   ├── StoreError      a store file
+│   └── MissingExtra    a part of dripgate that is not installed
+├── ParityError         an exported graph disagrees with autograd: our fault, nothing is written
+└── UnreadableError     one sample cannot be decoded; streams count it and go on
+
+A message names the thing, what was found, what was expected, and what to do, on one line.
+"""
+
+
+class DripgateError(Exception):
+    """Base of all errors raised by dripgate."""
+
+
+class UserError(DripgateError):
+    """Something the user gave cannot be used; the message says what to do."""
+
+
+class DataError(UserError):
+    """A data set, folder, archive or source cannot be used."""
+
+
+class ModelError(UserError):
+    """A model, its weights or its target layer cannot be used."""
+
+
+class GateError(UserError):
+    """A gate file cannot be used."""
+
+
+class StoreError(UserError):
+    """A store file cannot be used."""
+
+
+class MissingExtra(UserError):  # noqa: N818 - reads as what it is
+    """A part of dripgate that needs an extra which is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the '{extra}' extra, which is not installed here; "
+            f"run: pip install 'dripgate[{extra}]'"
+        )
+
+
+class ParityError(DripgateError):
+    """An exported graph does not reproduce autograd's numbers; it was not written."""
+
+
+class UnreadableError(DripgateError):
+    """One sample's payload cannot be decoded. ``str(error)`` is the cause, without the name."""

@@ -1,0 +1,155 @@
+"""The gate at work: one ONNX file, run by onnxruntime alone, turned into verdicts."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from dripgate import media
+from dripgate.errors import GateError, UnreadableError
+from dripgate.files import write_whole
+from dripgate.gate_info import INPUT_NAME, OUTPUT_NAMES, GateInfo, read_info
+from dripgate.types import Array, Decision, FloatArray, Reason, Sample, Verdict
+
+_BRIEF = ["logits", "score", "verdict", "quality"]
+_DECISIONS = (Decision.DROP, Decision.KEEP, Decision.QUARANTINE)
+
+
+class Outputs(NamedTuple):
+    """All that the graph says about N samples, in the order of its outputs."""
+
+    logits: FloatArray  # (N, classes)
+    score: FloatArray  # (N,)
+    verdict: Array  # int8 (N,): 0 drop, 1 keep, 2 quarantine
+    quality: FloatArray  # (N,)
+    embedding: FloatArray  # (N, D)
+    heatmap: FloatArray  # (N, h, w)
+
+
+class Gate:
+    """A deployed classifier that also says what is worth keeping. Needs no torch.
+
+    ``info`` is what the file says about itself: classes, thresholds, calibration, provenance.
+    """
+
+    def __init__(self, data: bytes, name: str = "gate", *, threads: int = 1) -> None:
+        """Check and open the bytes of a gate file; ``name`` is for messages.
+
+        Raises GateError where they are not a gate that can be run safely.
+        """
+        self.info: GateInfo = read_info(data, name)
+        self.data = data
+        self.name = name
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's errors share no base class
+            cause = str(error).splitlines()[0]
+            raise GateError(
+                f"{name}: onnxruntime {onnxruntime.__version__} cannot run it ({cause}); "
+                "install a newer onnxruntime or fit the gate again"
+            ) from None
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that change with the file: which gate decided is noted in the store."""
+        return hashlib.sha256(self.data).hexdigest()[:12]
+
+    @classmethod
+    def load(cls, path: str | Path, *, threads: int = 1) -> "Gate":
+        """Open a gate file. Raises GateError, naming the file and the remedy."""
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise GateError(
+                f"{path}: cannot be read ({error.strerror}); "
+                "give the gate.onnx that 'dripgate fit' wrote"
+            ) from None
+        return cls(data, str(path), threads=threads)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file whole or not at all: temporary file, fsync, rename."""
+        path = Path(path)
+        try:
+            write_whole(path, self.data)
+        except OSError as error:
+            raise GateError(
+                f"{path}: cannot be written ({error.strerror}); check the folder and free space"
+            ) from None
+
+    def __call__(self, samples: Array) -> Outputs:
+        """Everything about decoded samples (N, …). Raises GateError for another shape or dtype."""
+        return Outputs(*self._run(list(OUTPUT_NAMES), samples))
+
+    def decode(self, sample: Sample) -> Array:
+        """The array the graph takes. Raises UnreadableError where the payload is broken."""
+        if sample.problem:
+            raise UnreadableError(sample.problem)
+        return media.decode(sample.payload, self.info.input)
+
+    def decide(self, sample: Sample | Array) -> Verdict:
+        """The verdict on one sample, given as received or decoded. Never raises for bad bytes."""
+        return self.decide_batch([sample])[0]
+
+    def decide_batch(self, samples: Sequence[Sample | Array]) -> list[Verdict]:
+        """Verdicts in order, the same as one by one; unreadable samples get theirs too."""
+        verdicts: list[Verdict | None] = [None] * len(samples)
+        readable, arrays = [], []
+        for i, sample in enumerate(samples):
+            try:
+                arrays.append(self.decode(sample) if isinstance(sample, Sample) else sample)
+                readable.append(i)
+            except UnreadableError as error:
+                verdicts[i] = unreadable(str(error))
+        if arrays:
+            outputs = self._run(_BRIEF, np.stack(arrays))
+            for i, verdict in zip(readable, _verdicts(*outputs), strict=True):
+                verdicts[i] = verdict
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def _run(self, names: list[str], samples: Array) -> list[Array]:
+        expected = self.info.input
+        if samples.shape[1:] != expected.shape or samples.dtype != expected.dtype:
+            raise GateError(
+                f"{self.name}: samples are {samples.dtype} {samples.shape}, "
+                f"expected {expected.dtype} (N, {', '.join(map(str, expected.shape))})"
+            )
+        outputs: list[Any] = self._session.run(names, {INPUT_NAME: samples})
+        return outputs
+
+
+def unreadable(cause: str) -> Verdict:
+    """The verdict on a payload that could not be decoded: dropped, with its cause."""
+    return Verdict(
+        decision=Decision.DROP,
+        reason=Reason.UNREADABLE,
+        score=float("nan"),
+        quality=float("nan"),
+        predicted=-1,
+        propensity=0.0,
+        detail=cause,
+    )
+
+
+def _verdicts(logits: Array, score: Array, verdict: Array, quality: Array) -> list[Verdict]:
+    """The graph's brief outputs as objects. Kept for certain or not at all: propensity 1 or 0."""
+    columns = (logits.argmax(axis=1), score, verdict, quality)
+    return [
+        Verdict(
+            decision=_DECISIONS[code],
+            reason=Reason.QUALITY if code == Decision.QUARANTINE.code else Reason.BAND,
+            score=value,
+            quality=shape,
+            predicted=predicted,
+            propensity=float(code != Decision.DROP.code),
+        )
+        for predicted, value, code, shape in zip(*(c.tolist() for c in columns), strict=True)
+    ]

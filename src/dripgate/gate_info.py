@@ -1,0 +1,164 @@
+"""What a gate file says about itself, and the checks a file must pass before anything runs it.
+
+The information is one JSON object under the key ``dripgate`` of the model's metadata. It is read
+strictly: unknown fields, missing fields and other types are refused.
+"""
+
+import msgspec
+
+from dripgate import onnx_wire
+from dripgate.errors import GateError
+from dripgate.heatmap import SCORES
+from dripgate.types import InputSpec, Preprocessing, Thresholds
+
+SCHEMA = 1
+METADATA_KEY = "dripgate"
+INPUT_NAME = "samples"
+LARGEST_FILE = 512 * 10**6
+OUTPUT_NAMES = ("logits", "score", "verdict", "quality", "embedding", "heatmap")
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class _SchemaOnly(msgspec.Struct):
+    schema: int
+
+
+class TargetLayer(_Strict, frozen=True):
+    """Where the heatmap is taken. shape is (K, h, w); ``why`` explains the choice."""
+
+    name: str
+    shape: tuple[int, int, int]
+    why: str
+
+
+class Histogram(_Strict, frozen=True):
+    """counts has one entry less than edges."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+class CurvePoint(_Strict, frozen=True):
+    """One point of the trade-off: share kept → accuracy expected by the proxy, with random's.
+
+    ``signal`` is the share of the learning signal that this share of the samples holds.
+    """
+
+    keep: float
+    expected: float
+    random: float
+    signal: float
+
+
+class Calibration(_Strict, frozen=True):
+    """What the score looked like on held-out data: the ground for drift and for the picture.
+
+    predicted and kept count samples by predicted class. curve and full (the probe's accuracy when
+    everything is kept) are the trade-off; ``why`` says how the kept fraction was chosen.
+    """
+
+    samples: int
+    accuracy: float
+    score: Histogram
+    quality: Histogram
+    predicted: tuple[int, ...]
+    kept: tuple[int, ...]
+    curve: tuple[CurvePoint, ...]
+    full: float
+    why: str
+
+
+class Parity(_Strict, frozen=True):
+    """Largest relative difference between onnxruntime and autograd on real samples."""
+
+    logits: float
+    score: float
+    heatmap: float
+    samples: int
+    tolerance: float
+
+
+class Provenance(_Strict, frozen=True):
+    """What the gate was made from. data is a hash of the calibration samples' ids."""
+
+    dripgate: str
+    torch: str
+    onnx: str
+    onnxruntime: str
+    opset: int
+    data: str
+    seed: int
+
+
+class GateInfo(_Strict, frozen=True):
+    """All that a gate says about itself. ``keep`` is the kept fraction expected of the stream."""
+
+    schema: int
+    score: str
+    thresholds: Thresholds
+    keep: float
+    classes: tuple[str, ...]
+    input: InputSpec
+    preprocessing: Preprocessing
+    layer: TargetLayer
+    calibration: Calibration
+    parity: Parity
+    provenance: Provenance
+
+    def to_json(self) -> str:
+        """The metadata text."""
+        return msgspec.json.encode(self).decode()
+
+
+def read_info(data: bytes, name: str) -> GateInfo:
+    """Check the bytes of a gate file and return what it says about itself.
+
+    ``name`` is for messages. Raises GateError where the file is too large, no ONNX model, could
+    run or read anything but itself, is no gate, or is a gate of another schema.
+    """
+    if len(data) > LARGEST_FILE:
+        raise GateError(
+            f"{name}: {len(data) / 1e6:.0f} MB, more than the {LARGEST_FILE / 1e6:.0f} MB that "
+            "dripgate loads; a gate holds one edge classifier, check that this is the right file"
+        )
+    model = onnx_wire.parse(data, name)
+    onnx_wire.refuse_unsafe(model, name)
+    texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if len(texts) != 1:
+        raise GateError(
+            f"{name}: an ONNX model, but no gate (it has no '{METADATA_KEY}' metadata); "
+            "make one from your classifier with 'dripgate fit DATA --model MODEL --out gate.onnx'"
+        )
+    info = _parse_info(texts[0], name)
+    outputs = tuple(value.name for value in model.graph.output)
+    if outputs != OUTPUT_NAMES:
+        raise GateError(
+            f"{name}: has the outputs {', '.join(outputs)}, expected {', '.join(OUTPUT_NAMES)}; "
+            "export it again with 'dripgate fit'"
+        )
+    return info
+
+
+def _parse_info(text: str, name: str) -> GateInfo:
+    try:
+        schema = msgspec.json.decode(text, type=_SchemaOnly).schema
+        if schema != SCHEMA:
+            raise GateError(
+                f"{name}: written in gate schema {schema}, this dripgate reads schema {SCHEMA}; "
+                "fit the gate again, or install the dripgate that wrote it"
+            )
+        info = msgspec.json.decode(text, type=GateInfo)
+    except msgspec.DecodeError as error:
+        raise GateError(
+            f"{name}: its dripgate metadata is damaged ({error}); fit the gate again"
+        ) from None
+    bounds = {len(info.thresholds.low), len(info.thresholds.high)}
+    if bounds != {len(info.classes)} or info.score not in SCORES:
+        raise GateError(
+            f"{name}: its dripgate metadata contradicts itself ({len(info.classes)} classes, "
+            f"thresholds for {sorted(bounds)}, score '{info.score}'); fit the gate again"
+        )
+    return info

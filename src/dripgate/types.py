@@ -1,0 +1,183 @@
+"""The vocabulary: what passes between the parts. Frozen, with shapes, dtypes and units."""
+
+import hashlib
+import time as clock
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float32]
+
+
+class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Immutable, and strict when read back from JSON."""
+
+
+# What a gate takes in: the shape of one decoded sample ------------------------------------------
+
+
+class ImageInput(_Frozen, frozen=True, tag="image", tag_field="kind"):
+    """uint8 (height, width, channels); channels 1 is grey, 3 is RGB."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one decoded sample."""
+        return (self.height, self.width, self.channels)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one decoded sample."""
+        return np.dtype(np.uint8)
+
+
+class AudioInput(_Frozen, frozen=True, tag="audio", tag_field="kind"):
+    """int16 PCM (length,), one channel, at ``rate`` samples per second."""
+
+    rate: int
+    length: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one decoded sample."""
+        return (self.length,)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one decoded sample."""
+        return np.dtype(np.int16)
+
+
+class ArrayInput(_Frozen, frozen=True, tag="array", tag_field="kind"):
+    """float32 of any fixed shape, for everything that is neither image nor audio."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one decoded sample."""
+        return np.dtype(np.float32)
+
+
+InputSpec = ImageInput | AudioInput | ArrayInput
+
+
+# What the graph does to a decoded sample before the model sees it -------------------------------
+
+
+class Normalize(_Frozen, frozen=True, tag="normalize", tag_field="kind"):
+    """Images: (pixel / 255 - mean) / std per channel, then channels first."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class LogMel(_Frozen, frozen=True, tag="logmel", tag_field="kind"):
+    """Audio: log(mel power + 1e-6), (value - mean) / std, to (1, frames, bins).
+
+    ``window`` and ``hop`` are in samples, ``low`` and ``high`` in Hz.
+    """
+
+    window: int
+    hop: int
+    bins: int
+    low: float
+    high: float
+    mean: float
+    std: float
+
+
+class Identity(_Frozen, frozen=True, tag="identity", tag_field="kind"):
+    """The sample goes to the model as it is."""
+
+
+Preprocessing = Normalize | LogMel | Identity
+
+
+# Samples and verdicts ---------------------------------------------------------------------------
+
+
+class Sample(msgspec.Struct, frozen=True, dict=True):
+    """One item of the stream.
+
+    payload: the bytes as received. source: where they came from, such as a path inside the
+    folder or archive. time: seconds since the epoch (UTC) at which they were received. problem:
+    why the source could not give the payload, which is then empty: too large, no permission, …
+    """
+
+    payload: bytes
+    source: str = ""
+    time: float = msgspec.field(default_factory=clock.time)
+    problem: str = ""
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of the payload, 64 hex digits: the same bytes are the same sample."""
+        return hashlib.sha256(self.payload).hexdigest()
+
+
+class Decision(StrEnum):
+    """What happens to a sample. ``code`` is the graph's int8 output."""
+
+    DROP = "drop"
+    KEEP = "keep"
+    QUARANTINE = "quarantine"
+
+    @property
+    def code(self) -> int:
+        """0 drop, 1 keep, 2 quarantine."""
+        return _CODES[self]
+
+
+_CODES = {Decision.DROP: 0, Decision.KEEP: 1, Decision.QUARANTINE: 2}
+
+
+class Reason(StrEnum):
+    """Why a verdict was given."""
+
+    BAND = "band"  # the score is inside the band (keep) or outside of it (drop)
+    QUALITY = "quality"  # the heatmap's shape is outside its calibrated range
+    UNREADABLE = "unreadable"  # the payload could not be decoded
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided about one sample, and why.
+
+    score and quality are NaN, and predicted is -1, where the payload was unreadable; ``detail``
+    then says why. propensity is the probability with which this sample was kept.
+    """
+
+    decision: Decision
+    reason: Reason
+    score: float
+    quality: float
+    predicted: int
+    propensity: float
+    detail: str = ""
+
+    @property
+    def stored(self) -> bool:
+        """Whether the sample belongs in the store: everything that is not dropped."""
+        return self.decision is not Decision.DROP
+
+
+class Thresholds(_Frozen, frozen=True):
+    """The band and the quality range.
+
+    A sample predicted as class c is kept where ``low[c] <= score <= high[c]``, and quarantined
+    first where its quality is outside ``quality_low … quality_high``. low and high have one
+    entry per class; None is "no bound".
+    """
+
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    quality_low: float | None
+    quality_high: float | None

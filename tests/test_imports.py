@@ -1,0 +1,74 @@
+"""A device has no torch: what is imported, seen from a fresh interpreter."""
+
+import json
+import subprocess
+import sys
+
+from dripgate.store import Store
+
+#: Put before a script: an interpreter in which what only the extras bring is not installed.
+BASE_ONLY = """
+import json, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        extras = "torch onnx onnxscript safetensors sklearn scipy jinja2"
+        if name.partition(".")[0] in extras.split():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+LOOP = """
+import dripgate
+
+gate = dripgate.Gate.load(sys.argv[1])
+verdicts = []
+with dripgate.Store(sys.argv[3], limit="5MB") as store:
+    for sample in dripgate.watch(sys.argv[2]):
+        verdict = gate.decide(sample)
+        verdicts.append(verdict.decision)
+        if verdict.stored:
+            store.put(sample, verdict)
+    ids = sorted(stored.id for stored in store)
+print(json.dumps({"verdicts": verdicts, "ids": ids}))
+"""
+
+
+def fresh(code, *arguments):
+    """Run code in an interpreter of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_importing_dripgate_loads_neither_torch_nor_onnxruntime():
+    done = fresh("import sys, dripgate; print(*sys.modules)")
+    assert "dripgate" in done.stdout.split()
+    assert not {"torch", "onnxruntime", "numpy"} & set(done.stdout.split())
+
+
+def test_a_base_install_loads_decides_and_fills_a_store(loop, tmp_path):
+    done = fresh(BASE_ONLY + LOOP, loop / "gate.onnx", loop / "stream.zip", tmp_path / "kept.db")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    with Store(loop / "kept.db", read_only=True) as store:
+        assert found["ids"] == sorted(stored.id for stored in store)
+    assert {"keep", "drop"} <= set(found["verdicts"])
+
+
+def test_the_device_s_commands_do_not_need_the_extras(loop, tmp_path):
+    def command(*arguments):
+        return fresh(BASE_ONLY + "from dripgate.cli import main; main()", *arguments)
+
+    ran = command("run", loop / "gate.onnx", loop / "stream.zip", "--store", tmp_path / "k.db")
+    assert ran.returncode == 0, ran.stderr
+    assert "storage saved" in ran.stdout
+    assert command("inspect", tmp_path / "k.db").returncode == 0
+    assert command("export", tmp_path / "k.db", "--out", tmp_path / "out").returncode == 0
+    train = command("train", loop / "labelled.zip", "--out", tmp_path / "m.safetensors")
+    assert train.returncode == 2
+    assert train.stderr.endswith("run: pip install 'dripgate[train]'\n")
