@@ -1,0 +1,287 @@
+"""The page: a report's numbers, words and pictures put into the template.
+
+Requirements it meets: nothing is fetched and no script runs (a policy in the page forbids both,
+should an escape ever fail); every name is untrusted and escaped; the same report gives the same
+bytes; every picture has a text, and every colour a second sign.
+"""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dripgate.errors import MissingExtra, UserError
+from dripgate.heatmap import EMPTY
+from dripgate.report import charts, pictures, svg, words
+from dripgate.report.model import ClassShare, Example, Outcome, Report
+from dripgate.types import Decision, Reason, Thresholds
+
+EXAMPLES = 12  # shown per decision
+UNREADABLE = 20  # shown in all
+
+_RULES = {
+    "initial": "before retraining",
+    "full": "training on everything",
+    "dripgate": "dripgate",
+    "random": "random, same count",
+    "margin": "softmax margin, same count",
+}
+_PHASES = {
+    "train": "train the first model",
+    "fit": "fit the gate",
+    "run": "run over the stream",
+    "retrain": "retrain",
+}
+_WHY = {
+    (Decision.KEEP, Reason.BAND): "score inside the band",
+    (Decision.DROP, Reason.BAND): "score outside the band",
+    (Decision.QUARANTINE, Reason.QUALITY): "heatmap of an unusual shape",
+    (Decision.QUARANTINE, Reason.UNREADABLE): "could not be decoded",
+}
+_GROUPS = {
+    Decision.KEEP: ("Kept", "Stored, to be labelled and used for retraining."),
+    Decision.DROP: ("Dropped", "Judged to add little to what the model knows, and not stored."),
+    Decision.QUARANTINE: ("Quarantined", "Stored apart: broken, or unlike anything seen before."),
+}
+
+
+def render(report: Report) -> str:
+    """The report as one HTML document. Raises MissingExtra without jinja2."""
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingExtra("the HTML report", "report") from None
+
+    def printable(value: Any) -> Any:
+        return words.clean(value) if type(value) is str else value
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dripgate", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=printable,
+    )
+    named = (
+        words.clean,
+        words.duration,
+        words.count,
+        words.share,
+        words.accuracy,
+        words.points,
+        words.number,
+        words.size,
+    )
+    environment.filters |= {function.__name__: function for function in named}
+    return environment.get_template("report.html").render(_context(report))
+
+
+def write(report: Report, path: Path) -> None:
+    """Render to ``path``, which then holds either the whole new report or what it held before.
+
+    Missing folders are made. Raises UserError where the file cannot be written, and MissingExtra.
+    """
+    text = render(report).encode()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"report {path}: cannot be written ({error.strerror or error}); "
+            "expected a path to a file in a folder you may write to; give another one"
+        ) from None
+
+
+def _context(report: Report) -> dict[str, Any]:
+    outcome, gate = report.outcome, report.gate
+    return {
+        "report": report,
+        "outcome": outcome,
+        "gate": gate,
+        "nan": math.nan,
+        "light": svg.LIGHT,
+        "dark": svg.DARK,
+        "chart_css": svg.chart_css(),
+        "headline": words.headline(outcome),
+        "chance": words.chance(outcome),
+        "comparisons": words.comparisons(outcome),
+        "band": words.band(gate.thresholds.low, gate.thresholds.high),
+        "split": _split(outcome),
+        "rules": _rules(outcome),
+        "phases": _phases(outcome),
+        "histograms": [_histogram(report, width) for width in (charts.WIDE, charts.NARROW)],
+        "tradeoffs": [_tradeoff(report, width) for width in (charts.WIDE, charts.NARROW)],
+        "classes": _classes(report),
+        "groups": list(_groups(report)),
+        "reasons": _reasons(report.reasons),
+        "unreadable": report.unreadable[:UNREADABLE],
+        "unreadable_count": max(len(report.unreadable), _unreadable(report)),
+    }
+
+
+def _histogram(report: Report, width: int) -> str:
+    gate = report.gate
+    return charts.histogram_svg(
+        report.scores, gate.calibration.score, gate.thresholds, width=width, standalone=False
+    )
+
+
+def _tradeoff(report: Report, width: int) -> str:
+    seen = report.gate.calibration
+    error = words.standard_error(seen.full, seen.samples)
+    return charts.tradeoff_svg(
+        seen.curve, seen.full, report.gate.keep, error=error, width=width, standalone=False
+    )
+
+
+def _unreadable(report: Report) -> int:
+    return sum(n for (_, reason), n in report.reasons.items() if reason is Reason.UNREADABLE)
+
+
+def _split(outcome: Outcome) -> dict[str, Any]:
+    """The stream as one bar, and its parts."""
+    whole = outcome.stream or 1
+    parts = [
+        (Decision.KEEP, "kept", outcome.kept),
+        (Decision.QUARANTINE, "quarantined", outcome.quarantined),
+        (Decision.DROP, "dropped", outcome.dropped),
+    ]
+    bar = charts.share_svg([(kind, n / whole) for kind, _, n in parts], "stream", height=16)
+    return {"bar": bar, "parts": [(kind, name, n, n / whole) for kind, name, n in parts]}
+
+
+def _rules(outcome: Outcome) -> list[dict[str, Any]]:
+    """Rows of the accuracy table, in the order of _RULES, other names after them."""
+    names = [n for n in _RULES if n in outcome.accuracy]
+    names += [n for n in outcome.accuracy if n not in _RULES]
+    values = np.array([outcome.accuracy[name] for name in names], np.float64)
+    errors = np.array([words.standard_error(value, outcome.tested) for value in values])
+    finite = np.isfinite(values)
+    low = float((values - errors)[finite].min(initial=1))
+    high = float((values + errors)[finite].max(initial=0))
+    low, high = (low - 0.002, high + 0.002) if low <= high else (0.0, 1.0)
+    full = outcome.accuracy.get("full", math.nan)
+    return [
+        {
+            "name": _RULES.get(name, name),
+            "ours": name == "dripgate",
+            "accuracy": value,
+            "points": 100 * (value - full) if name != "full" else math.nan,
+            "dot": charts.dot_svg(
+                value, low, high, error, name, "dot" if name == "dripgate" else "hollow"
+            ),
+        }
+        for name, value, error in zip(names, values.tolist(), errors.tolist(), strict=True)
+    ]
+
+
+def _phases(outcome: Outcome) -> list[dict[str, Any]]:
+    longest = max(outcome.seconds.values(), default=0) or 1
+    return [
+        {
+            "name": _PHASES.get(name, name),
+            "seconds": seconds,
+            "bar": charts.share_svg([("drop", seconds / longest)], name, height=8),
+        }
+        for name, seconds in outcome.seconds.items()
+    ]
+
+
+def _classes(report: Report) -> list[dict[str, Any]]:
+    """Rows of the class table, the most kept first, with each class's band if they differ."""
+    thresholds = report.gate.thresholds
+    same = len(set(zip(thresholds.low, thresholds.high, strict=False))) <= 1
+    bands = {} if same else dict(zip(report.gate.classes, _bands(thresholds), strict=False))
+    rows = sorted(report.classes, key=lambda row: -_kept(row))
+    return [
+        {
+            "row": row,
+            "share": _kept(row) if row.seen else math.nan,
+            "band": bands.get(row.name, words.DASH) if bands else None,
+            "bar": charts.share_svg(
+                [("keep", _kept(row)), ("quarantine", row.quarantined / (row.seen or 1))], row.name
+            ),
+        }
+        for row in rows
+    ]
+
+
+def _kept(row: ClassShare) -> float:
+    return row.kept / row.seen if row.seen else 0.0
+
+
+def _bands(thresholds: Thresholds) -> list[str]:
+    texts = []
+    for low, high in zip(thresholds.low, thresholds.high, strict=False):
+        sides = (("≥", low), ("≤", high))
+        bounds = [f"{sign} {words.number(bound)}" for sign, bound in sides if bound is not None]
+        texts.append(", ".join(bounds) or "any")
+    return texts
+
+
+def _reasons(reasons: Any) -> list[tuple[Decision, str, int]]:
+    ordered = sorted(
+        reasons.items(), key=lambda item: (list(_GROUPS).index(item[0][0]), item[0][1])
+    )
+    return [(decision, _why(decision, reason), n) for (decision, reason), n in ordered]
+
+
+def _why(decision: Decision, reason: Reason) -> str:
+    return _WHY.get((decision, reason), reason.value)
+
+
+def _groups(report: Report) -> Iterator[dict[str, Any]]:
+    """Examples by decision, each decision with its heading even where it has none."""
+    given = Counter(example.verdict.decision for example in report.examples)
+    for decision, (heading, meaning) in _GROUPS.items():
+        chosen = [e for e in report.examples if e.verdict.decision is decision][:EXAMPLES]
+        yield {
+            "decision": decision,
+            "heading": heading,
+            "meaning": meaning,
+            "left_out": given[decision] - len(chosen),
+            "examples": [_card(example, report.gate.classes) for example in chosen],
+        }
+
+
+def _card(example: Example, classes: tuple[str, ...]) -> dict[str, Any]:
+    """One sample: its pictures, and what was found."""
+    verdict, heat = example.verdict, example.heatmap
+    known = 0 <= verdict.predicted < len(classes)
+    predicted = classes[verdict.predicted] if known else None
+    rgb = None if example.array is None else pictures.as_rgb(example.array)
+    wave = (
+        example.array
+        if rgb is None and example.array is not None and example.array.ndim == 1
+        else None
+    )
+    top = pictures.peak(heat)
+    return {
+        "source": example.source,
+        "verdict": verdict,
+        "why": _why(verdict.decision, verdict.reason),
+        "predicted": predicted,
+        "label": example.label,
+        "right": None if example.label is None or predicted is None else example.label == predicted,
+        "peak": top,
+        "plain": None if rgb is None else pictures.plain_uri(rgb),
+        "overlay": pictures.overlay_uri(rgb, heat)
+        if rgb is not None and heat is not None
+        else None,
+        "wave": None if wave is None else charts.waveform_svg(wave),
+        "heat": pictures.heat_uri(heat) if rgb is None and heat is not None and heat.size else None,
+        "empty": heat is not None and (top is None or top <= EMPTY),
+    }
