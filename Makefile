@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format demos-data clean
+.PHONY: help env demo test test-slow lint format demo-rows clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,7 +41,7 @@ format: $(READY) ## rewrite in the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-demos-data: $(READY) ## the demo on the four real data sets, three seeds: rows for docs/results
+demo-rows: $(READY) ## the demo on the four real data sets, three seeds: docs/results/demo.md
 	$(BIN)/python tools/demo_rows.py
 
 clean: ## remove the environment and what the demo wrote

@@ -1,0 +1,5 @@
+"""python -m dripgate."""
+
+from dripgate.cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""What the commands share: JSON files, progress bars, and options that recur."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from dripgate.errors import UserError
+from dripgate.files import write_whole
+
+json_option = click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write what the terminal shows to this file, as JSON ('-' for standard output).",
+)  # fmt: skip
+seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write ``value`` as indented JSON, if there is a path; '-' is standard output."""
+    if path is None:
+        return
+    text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    if str(path) == "-":
+        sys.stdout.write(text.decode())
+        return
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def parent_of(path: Path) -> Path:
+    """``path``, once it is certain that it can be written there. Raises UserError.
+
+    Called before long work, so that an hour of training is not lost to a misspelt folder.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{path}: its folder does not exist; make it first")
+    return path
+
+
+def say(text: str) -> None:
+    """Tell what is being done; standard output stays for results."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def progress(length: int | None, label: str) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error that is told how far the work is, in absolute numbers."""
+    if length is None:
+        yield _counting(label)
+        click.echo(err=True)
+        return
+    with click.progressbar(length=length, label=label, file=sys.stderr, show_pos=True) as bar:
+        yield lambda done: bar.update(done - bar.pos)
+
+
+def _counting(label: str) -> Callable[[int], None]:
+    def show(done: int) -> None:
+        if done % 500 == 0 and sys.stderr.isatty():
+            click.echo(f"\r{label} {done:,}", nl=False, err=True)
+
+    return show
+
+
+def percent(share: float) -> str:
+    """0.3141 → '31.4 %'."""
+    return f"{100 * share:.1f} %"

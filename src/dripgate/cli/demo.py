@@ -1,0 +1,66 @@
+"""dripgate demo: the whole loop, small."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from dripgate.cli.common import json_option, percent, say, seed_option, write_json
+from dripgate.demo import PLANS, ROWS, Result, demo
+from dripgate.store.size import format_size
+
+_LABELS = {
+    "initial": "initial samples only",
+    "full": "everything",
+    "dripgate": "what dripgate kept",
+    "random": "random, same count",
+    "margin": "softmax margin, same count",
+}
+
+
+@click.command("demo")
+@click.option(
+    "--data", default="digits", show_default=True,
+    help=f"Folder, archive or name; sized for {', '.join(PLANS)}.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; default demo/DATA."
+)
+@click.option("--steps", type=int, help="Training steps of every row; default by data set.")
+@seed_option
+@json_option
+def command(
+    data: str, out: Path | None, steps: int | None, seed: int, json_path: Path | None
+) -> None:
+    """Split DATA, train, fit, run, retrain, and compare with everything, random and margin."""
+    out = out or Path("demo", Path(data).name.split(".")[0])
+    line = " ".join(["dripgate", *sys.argv[1:]])
+    result = demo(data, out, seed=seed, steps=steps, say=say, command=line)
+    for text in described(result, out):
+        click.echo(text)
+    write_json(json_path, result)
+
+
+def described(result: Result, out: Path) -> list[str]:
+    """The one table, in lines for people."""
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.seconds.items())
+    return [
+        "",
+        f"{result.data}, seed {result.seed}: {result.stream:,} samples streamed in, "
+        f"{result.kept:,} kept, {result.quarantined:,} quarantined",
+        "",
+        f"  {'trained on initial +':<28} accuracy on {result.tested:,} test samples",
+        *(f"  {_LABELS[name]:<28} {result.accuracy[name]:.4f}" for name in ROWS),
+        "",
+        f"  storage saved  {percent(result.storage_saved)} of the bytes "
+        f"({format_size(result.bytes_kept)} of {format_size(result.bytes_seen)} stored), "
+        f"{percent(1 - (result.kept + result.quarantined) / max(result.stream, 1))} of the samples",
+        f"  steps          {result.steps} of training, the same for every row",
+        f"  time           {spent}",
+        "",
+        f"Look at {result.report}. The phases by hand:",
+        f"  dripgate fit {out}/labelled.zip --model {out}/model.safetensors --out gate.onnx",
+        f"  dripgate run gate.onnx {out}/stream.zip --store kept.db",
+        f"  dripgate retrain kept.db --data {out}/labelled.zip --model {out}/model.safetensors "
+        "--out model2.safetensors",
+    ]

@@ -1,0 +1,81 @@
+"""dripgate retrain: what was kept and labelled goes into a better model."""
+
+from pathlib import Path
+
+import click
+
+from dripgate.cli import describe
+from dripgate.cli.common import (
+    json_option,
+    parent_of,
+    percent,
+    progress,
+    say,
+    seed_option,
+    write_json,
+)
+from dripgate.cli.models import model_options, open_model
+
+
+@click.command("retrain")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--data", required=True, help="What the model was first trained on.")
+@model_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New model file.")
+@click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
+@click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
+@click.option("--fine-tune", is_flag=True, help="Go on from the old weights, not from scratch.")
+@click.option("--steps", type=int, help="Training steps; by default as the model was trained.")
+@click.option("--keep", default="auto", show_default=True, help="For the new gate.")
+@seed_option
+@json_option
+def command(
+    store: Path, data: str, model: str, weights: Path | None, size: int | None, mean: str | None,
+    std: str | None, out: Path, gate_out: Path | None, labels: Path | None, fine_tune: bool,
+    steps: int | None, keep: str, seed: int, json_path: Path | None,
+) -> None:  # fmt: skip
+    """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
+    import msgspec
+
+    from dripgate.cli.fit import parse_keep
+    from dripgate.training.fit import fit
+    from dripgate.training.retrain import read_labels, retrain
+
+    for path in filter(None, (out, gate_out)):
+        parent_of(path)
+    given = read_labels(labels) if labels else {}
+    wanted = parse_keep(keep)
+    classifier, dataset = open_model(data, model, weights, size, mean, std)
+    recipe = msgspec.structs.replace(
+        classifier.info.recipe, seed=seed, steps=steps or classifier.info.recipe.steps
+    )
+    with progress(recipe.steps, "retraining") as step:
+        result = retrain(
+            store, dataset, classifier,
+            labels=given, fine_tune=fine_tune, recipe=recipe, progress=step,
+        )  # fmt: skip
+    say(
+        f"{result.used:,} kept samples used, {result.unlabelled:,} without a label, "
+        f"{result.unknown:,} with a label the model does not know"
+    )
+    click.echo(
+        f"accuracy on {result.tested:,} held-out samples: old {percent(result.old_accuracy)}, "
+        f"new {percent(result.new_accuracy)}"
+    )
+    if result.better:
+        result.classifier.save(out)
+        click.echo(f"{out}: written, the new model is not worse")
+        if gate_out:
+            gate = fit(result.classifier, dataset, keep=wanted, seed=seed, say=say)
+            gate.save(gate_out)
+            for line in describe.gate(gate.info):
+                click.echo(line)
+    else:
+        click.echo("the new model is worse: nothing was written, the old one stays")
+    write_json(json_path, {
+        "old_accuracy": result.old_accuracy, "new_accuracy": result.new_accuracy,
+        "tested": result.tested, "used": result.used, "unlabelled": result.unlabelled,
+        "unknown": result.unknown, "written": result.better,
+        "model": str(out) if result.better else None,
+        "gate": str(gate_out) if result.better and gate_out else None,
+    })  # fmt: skip

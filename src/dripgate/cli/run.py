@@ -1,0 +1,49 @@
+"""dripgate run: the Application Phase."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from dripgate.cli import describe
+from dripgate.cli.common import json_option, say, write_json
+from dripgate.gate import Gate
+from dripgate.store import Store
+from dripgate.stream.loop import BATCH, run
+from dripgate.stream.sources import watch
+from dripgate.types import Sample
+
+
+@click.command("run")
+@click.argument("gate", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--store", required=True, type=click.Path(path_type=Path), help="Store to keep in.")
+@click.option("--limit", help="Most the store may take on disk, such as 500MB; remembered.")
+@click.option("--follow", is_flag=True, help="Go on as files arrive in the folder, until Ctrl-C.")
+@click.option("--batch", default=BATCH, show_default=True, help="Samples decided together.")
+@json_option
+def command(
+    gate: Path, source: Path, store: Path, limit: str | None, follow: bool, batch: int,
+    json_path: Path | None,
+) -> None:  # fmt: skip
+    """Decide about every sample of SOURCE, a folder or an archive, and store what GATE keeps."""
+    opened = Gate.load(gate, threads=0)
+    samples = _reported(watch(source, follow=follow))
+    with Store(store, limit) as kept:
+        summary = run(opened, samples, kept, batch=1 if follow else batch)
+        on_disk = kept.disk_bytes
+    for line in describe.run(summary, store, on_disk):
+        click.echo(line)
+    write_json(json_path, {"gate": str(gate), "source": str(source), "store": str(store),
+                           "store_bytes": on_disk, "summary": summary})  # fmt: skip
+
+
+def _reported(samples: Iterator[Sample], every: int = 1000) -> Iterator[Sample]:
+    """The same samples; says now and then how many there were. Ctrl-C ends the stream."""
+    try:
+        for count, sample in enumerate(samples, 1):
+            yield sample
+            if count % every == 0:
+                say(f"{count:,} samples")
+    except KeyboardInterrupt:
+        say("interrupted: finishing what was read")

@@ -1,0 +1,57 @@
+"""dripgate train: a first model, for those who have none."""
+
+from pathlib import Path
+
+import click
+
+from dripgate.cli.common import (
+    json_option,
+    parent_of,
+    percent,
+    progress,
+    say,
+    seed_option,
+    write_json,
+)
+
+
+@click.command("train")
+@click.argument("data")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Model file to write.")
+@click.option("--arch", default="resnet8", show_default=True, help="resnet8, lenet or dscnn.")
+@click.option("--steps", default=800, show_default=True, help="Training steps.")
+@click.option("--batch", default=128, show_default=True, help="Samples per step.")
+@click.option("--lr", default=0.1, show_default=True, help="Highest learning rate.")
+@click.option("--flip", is_flag=True, help="Also mirror images (not for digits or text).")
+@click.option("--size", type=int, help="Side of the square that images are resized to.")
+@click.option(
+    "--holdout", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
+    help="Share kept from training, for 'fit' to learn thresholds on.",
+)  # fmt: skip
+@seed_option
+@json_option
+def command(
+    data: str, out: Path, arch: str, steps: int, batch: int, lr: float, flip: bool,
+    size: int | None, holdout: float, seed: int, json_path: Path | None,
+) -> None:  # fmt: skip
+    """Train a reference net on DATA: a folder, an archive, or a name such as mnist or digits."""
+    from dripgate.cli.reading import read
+    from dripgate.training.first import train_first
+    from dripgate.training.train import Recipe
+
+    parent_of(out)
+    dataset = read(data, size)
+    recipe = Recipe(steps=steps, batch=batch, lr=lr, flip=flip, seed=seed)
+    with progress(steps, "training") as step:
+        trained = train_first(dataset, arch, recipe, holdout=holdout, progress=step)
+    trained.classifier.save(out)
+    say(
+        f"{out}: {arch}, {len(dataset.classes)} classes, accuracy {percent(trained.accuracy)} on "
+        f"{len(dataset.test):,} test samples, {trained.seconds:.1f} s"
+    )
+    write_json(json_path, {
+        "model": str(out), "data": data, "arch": arch, "steps": steps, "seed": seed,
+        "classes": dataset.classes, "trained_on": trained.samples, "tested": len(dataset.test),
+        "accuracy": trained.accuracy, "seconds": trained.seconds,
+        "skipped": [entry._asdict() for entry in dataset.skipped],
+    })  # fmt: skip

@@ -1,0 +1,1 @@
+"""The Application Phase at work: samples in, verdicts, kept samples out. No torch."""

@@ -1,0 +1,1 @@
+"""The Training Phase: everything that needs torch (the ``train`` extra)."""

@@ -1,0 +1,144 @@
+"""Retraining: the labelled data of the beginning, and what the device kept since."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import msgspec
+import numpy as np
+
+from dripgate.data import Dataset, load
+from dripgate.errors import DataError, StoreError, UnreadableError
+from dripgate.media import decode
+from dripgate.store import Store
+from dripgate.training.classifier import Classifier, load_classifier
+from dripgate.training.train import Progress, Recipe
+from dripgate.types import Array, Decision
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """The new classifier beside the old one, on the same held-out test samples.
+
+    used: kept samples trained on. unlabelled, unknown: kept samples left out because they have no
+    label, or one that the model does not know. recipe: how it was trained.
+    """
+
+    classifier: Classifier
+    old_accuracy: float
+    new_accuracy: float
+    tested: int
+    used: int
+    unlabelled: int
+    unknown: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the new model may replace the old one: it is not worse on held-out data."""
+        return self.new_accuracy >= self.old_accuracy
+
+
+def retrain(
+    store: Store | str | Path,
+    data: Dataset | str | Path,
+    model: Classifier | str | Path,
+    *,
+    labels: Mapping[str, str] | None = None,
+    fine_tune: bool = False,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> Retrained:
+    """Train on the initial data and the labelled kept samples, and compare with the old model.
+
+    data: what the model was first trained on; its hold-out stays held out, its test part is what
+    both are compared on. labels: class by sample id; samples without one have the label in the
+    store, else the class folder they came from, if the model knows it. Quarantined samples are
+    never used. fine_tune: go on from the old weights instead of beginning anew.
+
+    Raises DataError, StoreError or ModelError for what cannot be used.
+    """
+    classifier = model if isinstance(model, Classifier) else load_classifier(str(model))
+    dataset = data if isinstance(data, Dataset) else load(data, classifier.info.input)
+    if isinstance(store, Store):
+        kept = collect(store, classifier, labels or {})
+    else:
+        with Store(store, read_only=True) as opened:
+            kept = collect(opened, classifier, labels or {})
+    if not len(kept.y):
+        raise StoreError(
+            f"no labelled kept samples ({kept.unlabelled} without a label, {kept.unknown} with "
+            "one that the model does not know); give --labels FILE.csv with columns id,label"
+        )
+    initial, _ = classifier.parts(dataset)
+    class_of = classifier.indices(dataset.classes, dataset.name)
+    new = classifier.trained(
+        np.concatenate([initial.x, kept.x]),
+        np.concatenate([class_of[initial.y], kept.y]),
+        recipe,
+        fresh=not fine_tune,
+        progress=progress,
+    )
+    test_y = class_of[dataset.test.y]
+    return Retrained(
+        classifier=new,
+        old_accuracy=classifier.accuracy(dataset.test.x, test_y),
+        new_accuracy=new.accuracy(dataset.test.x, test_y),
+        tested=len(test_y),
+        used=len(kept.y),
+        unlabelled=kept.unlabelled,
+        unknown=kept.unknown,
+    )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Decoded kept samples x (n, …) with classes y (n,), and how many were left out."""
+
+    x: Array
+    y: Array
+    unlabelled: int
+    unknown: int
+
+
+def collect(store: Store, classifier: Classifier, labels: Mapping[str, str]) -> Kept:
+    """The store's kept samples that have a label the model knows, in the order they came."""
+    known = {name: i for i, name in enumerate(classifier.info.classes)}
+    spec = classifier.info.input
+    xs, ys, unlabelled, unknown = [], [], 0, 0
+    for stored in store.samples(decision=Decision.KEEP):
+        given = labels.get(stored.id, stored.label)
+        folder = PurePosixPath(stored.source).parent.name
+        label = given or (folder if folder in known else None)
+        if label is None:
+            unlabelled += 1
+        elif label not in known:
+            unknown += 1
+        else:
+            try:
+                xs.append(decode(stored.payload, spec))
+            except UnreadableError as error:
+                raise StoreError(
+                    f"sample {stored.id[:12]} ({stored.source}) in the store cannot be decoded "
+                    f"({error}); was it kept by a gate for another input?"
+                ) from None
+            ys.append(known[label])
+    x = np.stack(xs) if xs else np.zeros((0, *spec.shape), spec.dtype)
+    return Kept(x, np.array(ys, np.int64), unlabelled, unknown)
+
+
+class _Label(msgspec.Struct):
+    id: str
+    label: str
+
+
+def read_labels(path: str | Path) -> dict[str, str]:
+    """Labels by sample id from a CSV with the columns id and label. Raises DataError."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            rows = [msgspec.convert(row, _Label) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error, msgspec.ValidationError) as error:
+        raise DataError(
+            f"{path}: not a table of labels ({error}); expected CSV with a header line 'id,label'"
+        ) from None
+    return {row.id: row.label for row in rows if row.label}

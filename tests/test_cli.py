@@ -1,0 +1,316 @@
+"""The command line as users meet it: what it prints, its exit codes, and one line for mistakes."""
+
+import csv
+import json
+import shutil
+import sqlite3
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from dripgate.cli import main
+from dripgate.store import Store
+
+
+@pytest.fixture
+def dripgate(capsys, monkeypatch):
+    """Runs a command; gives (exit code, standard output, standard error)."""
+
+    def command(*arguments):
+        monkeypatch.setattr("sys.argv", ["dripgate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return command
+
+
+def refused(result, *words):
+    """Exit code 2, and a last line that names the thing and the remedy."""
+    code, _, err = result
+    assert code == 2, err
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("dripgate: ")
+    for word in words:
+        assert word in last, last
+
+
+# What is right ----------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command(dripgate):
+    code, out, _ = dripgate("--help")
+    assert code == 0
+    for name in ("demo", "train", "fit", "run", "retrain", "export", "inspect"):
+        assert f"  {name} " in out
+
+
+def test_run_says_what_it_did_and_writes_the_same_as_json(dripgate, loop, tmp_path):
+    code, out, _ = dripgate(
+        "run", loop / "gate.onnx", loop / "stream.zip", "--store", tmp_path / "k.db",
+        "--limit", "5MB", "--json", tmp_path / "run.json",
+    )  # fmt: skip
+    said = json.loads((tmp_path / "run.json").read_text())
+    assert code == 0
+    assert f"{said['summary']['kept']:,}" in out
+    with Store(tmp_path / "k.db", read_only=True) as store:
+        assert len(store) == said["summary"]["stored"]
+        assert store.limit == 5_000_000
+
+
+def test_a_text_file_among_images_is_counted_and_the_rest_decided(dripgate, loop, tmp_path, stream):
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    for i, (_, payload) in enumerate(stream[:20]):
+        (folder / f"{i}.png").write_bytes(payload)
+    (folder / "note.jpg").write_text("dear diary")
+    code, out, _ = dripgate("run", loop / "gate.onnx", folder, "--store", tmp_path / "k.db",
+                            "--json", "-")  # fmt: skip
+    assert code == 0
+    assert "unreadable note.jpg: not an image" in out
+    assert json.loads(out[out.index("{") :])["summary"]["seen"] == 21
+
+
+def test_inspect_shows_gates_and_stores(dripgate, loop, gate):
+    code, out, _ = dripgate("inspect", loop / "gate.onnx", "--json", "-")
+    assert code == 0
+    assert gate.info.layer.why in out
+    assert json.loads(out[out.index("{\n") :])["info"]["schema"] == 1
+    code, out, _ = dripgate("inspect", loop / "kept.db")
+    assert code == 0
+    assert "keep" in out
+    assert "predicted" in out
+
+
+def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path):
+    code, _, _ = dripgate("export", loop / "kept.db", "--out", tmp_path / "files")
+    assert code == 0
+    table = list(csv.DictReader((tmp_path / "files" / "samples.csv").open()))
+    with Store(loop / "kept.db", read_only=True) as store:
+        assert [row["id"] for row in table] == [stored.id for stored in store]
+        assert all((tmp_path / "files" / row["file"]).read_bytes() == store.get(row["id"]).payload
+                   for row in table)  # fmt: skip
+    with (tmp_path / "labels.csv").open("w") as file:
+        file.writelines(["id,label\n", *(f"{row['id']},{row['source'][0]}\n" for row in table)])
+    code, out, err = dripgate(
+        "retrain", loop / "kept.db", "--data", loop / "labelled.zip",
+        "--model", loop / "model.safetensors", "--labels", tmp_path / "labels.csv",
+        "--out", tmp_path / "m2.safetensors", "--steps", "3", "--json", tmp_path / "r.json",
+    )  # fmt: skip
+    said = json.loads((tmp_path / "r.json").read_text())
+    assert code == 0, err
+    assert said["used"] > 0
+    # Three steps from scratch are worse: it says so, and writes nothing.
+    assert not said["written"]
+    assert "the new model is worse: nothing was written" in out
+    assert not (tmp_path / "m2.safetensors").exists()
+
+
+def test_retrain_writes_a_better_model_and_its_gate(dripgate, loop, tmp_path):
+    code, out, err = dripgate(
+        "retrain", loop / "kept.db", "--data", loop / "labelled.zip",
+        "--model", loop / "model.safetensors", "--fine-tune", "--steps", "1",
+        "--out", tmp_path / "m2.safetensors", "--gate", tmp_path / "g2.onnx", "--json", "-",
+    )  # fmt: skip
+    assert code == 0, err
+    said = json.loads(out[out.index("{\n") :])
+    assert said["written"] == (said["new_accuracy"] >= said["old_accuracy"])
+    assert (tmp_path / "m2.safetensors").exists() == said["written"]
+    assert (tmp_path / "g2.onnx").exists() == said["written"]
+
+
+def test_data_that_is_damaged_here_and_there(dripgate, photos, tmp_path):
+    (photos / "dark" / "zz.jpg").write_text("not an image at all")
+    (photos / "dark" / "zy.png").write_bytes(b"")
+    code, _, err = dripgate(
+        "train", photos, "--arch", "lenet", "--steps", 3,
+        "--out", tmp_path / "m.safetensors", "--json", tmp_path / "t.json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "2 files skipped" in err
+    assert "zz.jpg: not an image" in err
+    skipped = json.loads((tmp_path / "t.json").read_text())["skipped"]
+    assert {entry["name"].split("/")[-1] for entry in skipped} == {"zz.jpg", "zy.png"}
+
+
+def test_audio_of_another_rate_is_resampled(dripgate, tmp_path):
+    rng = np.random.default_rng(0)
+    for c, tone in enumerate((400, 1800)):
+        folder = tmp_path / "sounds" / "train" / f"tone{c}"
+        folder.mkdir(parents=True)
+        for i in range(60):
+            rate = 16000 if i % 2 else 44100
+            t = np.arange(rate // 2) / rate
+            wave = 0.4 * np.sin(2 * np.pi * tone * t + i) + 0.02 * rng.normal(size=len(t))
+            soundfile.write(folder / f"{i}.wav", wave, rate)
+    code, _, err = dripgate("train", tmp_path / "sounds", "--arch", "lenet", "--steps", 30,
+                            "--lr", 0.05, "--holdout", 0.5, "--out", tmp_path / "m.safetensors",
+                            "--json", tmp_path / "t.json")  # fmt: skip
+    assert code == 0, err
+    assert json.loads((tmp_path / "t.json").read_text())["accuracy"] > 0.9
+    code, _, err = dripgate("fit", tmp_path / "sounds", "--model", tmp_path / "m.safetensors",
+                            "--keep", "0.5", "--out", tmp_path / "g.onnx")  # fmt: skip
+    assert code == 0, err
+    code, out, err = dripgate("run", tmp_path / "g.onnx", tmp_path / "sounds", "--store",
+                              tmp_path / "k.db")  # fmt: skip
+    assert code == 0, err
+    assert "of which unreadable 0" in out
+
+
+def test_a_user_s_own_code(dripgate, photos, tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    from dripgate.training.nets import NETS
+
+    (tmp_path / "ournet.py").write_text(
+        "from dripgate.training.nets import NETS\n"
+        "def make():\n    return NETS['lenet']((1, 8, 8), 2)\n"
+    )
+    save_file(NETS["lenet"]((1, 8, 8), 2).state_dict(), tmp_path / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = dripgate("fit", photos, "--model", "ournet:make", "--weights", "w.safetensors",
+                            "--mean", "0.5", "--std", "0.25", "--keep", "0.5")  # fmt: skip
+    assert code == 0, err
+    assert (tmp_path / "gate.onnx").stat().st_size > 10_000
+
+
+# What is wrong ----------------------------------------------------------------------------------
+
+
+def test_missing_and_empty_folders_and_one_class(dripgate, tmp_path, photos):
+    out = ("--out", tmp_path / "m.safetensors")
+    refused(dripgate("train", tmp_path / "none", *out), "none", "no such file or folder")
+    (tmp_path / "empty").mkdir()
+    refused(dripgate("train", tmp_path / "empty", *out), "empty")
+    shutil.rmtree(photos / "dark")
+    refused(dripgate("train", photos, *out), "photos", "class")
+    refused(dripgate("train", "no-such-set", *out), "no-such-set", "mnist")
+
+
+def test_a_named_set_without_network_says_which_file_to_put_where(dripgate, tmp_path, monkeypatch):
+    monkeypatch.setenv("DRIPGATE_CACHE", str(tmp_path / "cache"))
+    refused(dripgate("train", "plantvillage", "--out", tmp_path / "m"), "plantvillage.tar.gz",
+            str(tmp_path / "cache"))  # fmt: skip
+
+
+def test_nothing_but_text_files_named_jpg(dripgate, tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / "texts" / label).mkdir(parents=True)
+        for i in range(5):
+            (tmp_path / "texts" / label / f"{i}.jpg").write_text("hello")
+    refused(dripgate("train", tmp_path / "texts", "--out", tmp_path / "m"), "texts")
+
+
+def test_broken_archives(dripgate, tmp_path, photos):
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as archive:
+        archive.add(photos, "photos")
+    whole = (tmp_path / "whole.tar.gz").read_bytes()
+    (tmp_path / "half.tar.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "fake.zip").write_text("no archive")
+    for name in ("half.tar.gz", "fake.zip"):
+        refused(dripgate("train", tmp_path / name, "--out", tmp_path / "m"), name)
+
+
+def test_out_where_nothing_can_be_written(dripgate, photos, tmp_path):
+    refused(dripgate("train", photos, "--out", tmp_path / "no" / "m"), "its folder does not exist")
+    refused(dripgate("train", photos, "--out", tmp_path), "is a folder")
+
+
+def test_models_that_are_none(dripgate, loop, tmp_path):
+    (tmp_path / "m.safetensors").write_text("hello")
+    data = loop / "labelled.zip"
+    refused(dripgate("fit", data, "--model", tmp_path / "m.safetensors"), "not a safetensors file")
+    refused(dripgate("fit", data, "--model", tmp_path / "none"), "no such file", "dripgate train")
+    refused(dripgate("fit", data, "--model", loop / "model.safetensors", "--keep", "some"),
+            "--keep is 'some'")  # fmt: skip
+    refused(dripgate("fit", data, "--model", loop / "model.safetensors", "--layer", "conv9",
+                     "--out", tmp_path / "g.onnx"), "conv9")  # fmt: skip
+    assert not (tmp_path / "g.onnx").exists()
+
+
+def test_a_model_without_a_spatial_layer(dripgate, photos, tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "flatnet.py").write_text(
+        "from torch import nn\n"
+        "def make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n"
+    )
+    save_file(
+        {"1.weight": torch.randn(2, 64), "1.bias": torch.zeros(2)}, tmp_path / "w.safetensors"
+    )
+    monkeypatch.chdir(tmp_path)
+    refused(dripgate("fit", photos, "--model", "flatnet:make", "--weights", "w.safetensors"),
+            "Sequential", "spatial")  # fmt: skip
+
+
+def test_gates_that_are_none(dripgate, loop, gate, tmp_path):
+    run = lambda path: dripgate("run", path, loop / "stream.zip", "--store", tmp_path / "k.db")  # noqa: E731
+    (tmp_path / "text.onnx").write_text("hello")
+    refused(run(tmp_path / "text.onnx"), "text.onnx", "not an ONNX model")
+    refused(run(tmp_path / "none.onnx"), "none.onnx", "cannot be read")
+    refused(run(tmp_path), "cannot be read")
+    (tmp_path / "other.onnx").write_bytes(gate.data.replace(b'{"schema":1,', b'{"schema":7,'))
+    refused(run(tmp_path / "other.onnx"), "schema 7")
+    assert not (tmp_path / "k.db").exists()
+
+
+def test_stores_that_are_none(dripgate, loop, tmp_path):
+    (tmp_path / "text.db").write_text("my diary")
+    with sqlite3.connect(tmp_path / "theirs.db") as other:
+        other.execute("CREATE TABLE precious (x)")
+    for name in ("text.db", "theirs.db"):
+        before = (tmp_path / name).read_bytes()
+        refused(dripgate("run", loop / "gate.onnx", loop / "stream.zip", "--store",
+                         tmp_path / name), name)  # fmt: skip
+        assert (tmp_path / name).read_bytes() == before
+    refused(dripgate("inspect", tmp_path / "none.db"), "no such file")
+    refused(dripgate("run", loop / "gate.onnx", loop / "stream.zip", "--store",
+                     tmp_path / "k.db", "--limit", "lots"), "lots")  # fmt: skip
+
+
+def test_sources_that_are_none(dripgate, loop, tmp_path):
+    run = lambda path: dripgate("run", loop / "gate.onnx", path, "--store", tmp_path / "k.db")  # noqa: E731
+    refused(run(tmp_path / "none"), "none")
+    refused(run(loop / "gate.onnx"), "not a folder or an archive")
+
+
+def test_export_never_overwrites(dripgate, loop, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep me")
+    refused(dripgate("export", loop / "kept.db", "--out", tmp_path / "full"), "not empty")
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_export_stays_in_its_folder_whatever_the_names_are(dripgate, tmp_path, stream):
+    from dripgate.types import Decision, Reason, Sample, Verdict
+
+    verdict = Verdict(decision=Decision.KEEP, reason=Reason.BAND, score=1, quality=1, predicted=0,
+                      propensity=1)  # fmt: skip
+    with Store(tmp_path / "k.db") as store:
+        for i, label in enumerate(["../../up", "/etc", "..", "a/b"]):
+            store.put(Sample(stream[i][1], f"../../{i}.p/ng"), verdict, label=label)
+    code, _, err = dripgate("export", tmp_path / "k.db", "--out", tmp_path / "deep" / "out")
+    assert code == 0, err
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path]
+    assert len(written) == 5
+    assert all(p.is_relative_to(tmp_path / "deep" / "out") for p in written)
+
+
+def test_usage_mistakes_exit_with_2(dripgate):
+    assert dripgate("run")[0] == 2
+    assert dripgate("nonsense")[0] == 2
+
+
+def test_the_demo_refuses_what_it_cannot_split(dripgate, tmp_path, png):
+    with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
+        for i in range(2):
+            archive.writestr(f"c{i}/x.png", png(i))
+    refused(dripgate("demo", "--data", tmp_path / "tiny.zip", "--out", tmp_path / "o"), "too few")
+    (tmp_path / "file").write_text("x")
+    refused(dripgate("demo", "--out", tmp_path / "file" / "o"), "cannot be made a folder")

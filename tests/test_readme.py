@@ -1,0 +1,85 @@
+"""Every command and every line of Python in the README, run as a reader would run them."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def desk(loop, tmp_path, monkeypatch):
+    """A working directory with what the README's readers have."""
+    for name in ("gate.onnx", "labelled.zip", "stream.zip", "model.safetensors"):
+        shutil.copy(loop / name, tmp_path)
+    with zipfile.ZipFile(loop / "stream.zip") as archive:
+        archive.extractall(tmp_path / "incoming")
+        sample = archive.namelist()[0]
+        (tmp_path / "sample.png").write_bytes(archive.read(sample))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_commands(tmp_path):
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("dripgate")]
+    assert len(commands) >= 7
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+    made = {path.name for path in tmp_path.iterdir()}
+    assert {"demo.json", "gate.onnx", "tradeoff.svg", "kept.db", "to-label"} <= made
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
+
+
+def test_make_targets_exist():
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    targets = {line.split()[1] for block in blocks("bash") for line in block.splitlines()
+               if line.startswith("make ")}  # fmt: skip
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_python_on_the_device_and_on_the_workstation(desk):
+    from dripgate.data import load
+    from dripgate.store import Store
+    from dripgate.training.classifier import load_classifier
+
+    device, workstation = blocks("python")[:2]
+    scope = {}
+    exec(device, scope)
+    with Store("kept.db", read_only=True) as store:
+        kept = len(store)
+    assert 0 < kept < len(list((desk / "incoming").rglob("*.png")))
+    classifier = load_classifier("model.safetensors")
+    assert load("labelled.zip").input == classifier.info.input
+    exec(workstation, scope | {"model": classifier.model})
+    assert Path("gate.onnx").stat().st_size > 10_000
+
+
+def test_ten_lines_of_plain_onnxruntime_give_the_same_verdict(desk, gate):
+    code = blocks("python")[2]
+    assert "dripgate" not in code
+    assert len(code.strip().splitlines()) == 10
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=desk
+    )
+    from dripgate.types import Sample
+
+    verdict = gate.decide(Sample((desk / "sample.png").read_bytes()))
+    assert done.stdout.split()[:2] == [verdict.decision, str(verdict.predicted)], done.stderr

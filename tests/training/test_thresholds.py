@@ -1,0 +1,126 @@
+"""Learning thresholds: what is kept is what was asked for, and auto is explained."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dripgate.errors import UserError
+from dripgate.training.thresholds import ENOUGH, Observed, learn, learning_curve
+
+
+def observed(n=600, classes=4, seed=0, informative=True):
+    """Samples whose score follows, or does not follow, how wrong the model is about them."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    centres = rng.normal(size=(classes, 30)) / 4
+    features = centres[labels] + rng.normal(size=(n, 30))
+    hard = rng.random(n) < 0.3
+    logits = 6.0 * np.eye(classes)[labels]
+    logits[hard] = rng.normal(size=(hard.sum(), classes))
+    score = hard + rng.random(n) if informative else rng.random(n)
+    return Observed(
+        score.astype(np.float32), rng.random(n).astype(np.float32), logits, features, labels
+    )
+
+
+def kept(seen, thresholds):
+    low = np.array([-np.inf if b is None else b for b in thresholds.low])[seen.predicted]
+    high = np.array([np.inf if b is None else b for b in thresholds.high])[seen.predicted]
+    return (seen.score >= low) & (seen.score <= high)
+
+
+@given(st.floats(0.02, 1.0), st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_the_share_asked_for_is_kept(keep, seed):
+    seen = observed(seed=seed)
+    learned = learn(seen, keep, seed=0)
+    assert learned.keep == keep
+    # Per class, each class rounds by at most one sample; a small class follows the others.
+    assert abs(kept(seen, learned.thresholds).mean() - keep) <= 4 / 600 + 0.02
+    lows = [b for b in learned.thresholds.low if b is not None]
+    highs = [b for b in learned.thresholds.high if b is not None]
+    assert not lows or not highs or max(lows) < min(highs)
+
+
+def test_everything_is_kept_without_bounds():
+    learned = learn(observed(), 1.0, seed=0)
+    assert set(learned.thresholds.low) == set(learned.thresholds.high) == {None}
+
+
+def test_auto_keeps_the_samples_that_teach():
+    seen = observed(n=3000)  # the 30 % with the highest scores are the hard ones
+    learned = learn(seen, "auto", seed=0)
+    assert learned.keep == pytest.approx(0.3, abs=0.02)
+    assert seen.signal[kept(seen, learned.thresholds)].sum() > 0.95
+    assert "break-even" in learned.why
+
+
+def test_auto_is_the_break_even_by_hand():
+    seen = observed(n=500, seed=2)
+    by_score = np.cumsum(seen.signal[np.argsort(-seen.score)])
+    gain = by_score - np.arange(1, 501) / 500
+    learned = learn(seen, "auto", seed=0)
+    assert learned.keep == pytest.approx((gain.argmax() + 1) / 500, abs=0.015)
+
+
+def test_the_curve_rises_to_everything_and_random_is_beside_it():
+    learned = learn(observed(), 0.5, seed=0)
+    expected = [point.expected for point in learned.curve]
+    assert expected == sorted(expected)
+    assert expected[-1] == pytest.approx(learned.full)
+    assert all(p.expected >= p.random for p in learned.curve)
+    assert learned.curve[-1].keep == 1
+    assert learned.curve[-1].signal == pytest.approx(1)
+
+
+def test_the_signal_is_that_of_the_labels():
+    seen = observed(n=50)
+    p = np.exp(seen.logits - seen.logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    by_hand = np.array([((p[i] - np.eye(4)[y]) ** 2).sum() for i, y in enumerate(seen.labels)])
+    np.testing.assert_allclose(seen.signal, by_hand / by_hand.sum(), atol=1e-6)
+
+
+def test_one_band_per_class_where_classes_score_on_scales_of_their_own():
+    seen = observed(n=4 * ENOUGH * 4)
+    scaled = Observed(
+        seen.score * 10.0**seen.predicted, seen.quality, seen.logits, seen.features, seen.labels
+    )
+    bounds = learn(scaled, 0.3, seed=0).thresholds.low
+    assert len(set(bounds)) == 4
+    per_class = [kept(scaled, learn(scaled, 0.3, 0).thresholds)[scaled.predicted == c].mean()
+                 for c in range(4)]  # fmt: skip
+    np.testing.assert_allclose(per_class, 0.3, atol=0.02)
+    assert len(set(learn(seen, 0.3, seed=0).thresholds.low)) == 1
+
+
+def test_quality_range_holds_nearly_all_calibration_samples():
+    seen = observed(n=2000)
+    t = learn(seen, 0.5, seed=0).thresholds
+    outside = (seen.quality < t.quality_low) | (seen.quality > t.quality_high)
+    assert outside.mean() <= 0.005
+    assert t.quality_low < t.quality_high
+
+
+def test_same_seed_same_thresholds():
+    assert learn(observed(), "auto", 5) == learn(observed(), "auto", 5)
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.2, float("nan")])
+def test_a_fraction_that_is_none(keep):
+    with pytest.raises(UserError, match="expected a fraction"):
+        learn(observed(), keep, seed=0)
+
+
+def test_the_learning_curve_is_that_of_a_ridge_probe():
+    seen = observed(n=900)
+    curve = learning_curve(seen, seed=0)
+    assert curve(0.0) <= curve(0.5) <= curve(1.0)
+    # Independent: scikit-learn's ridge on the same kind of split.
+    from sklearn.linear_model import RidgeClassifier
+
+    order = np.random.default_rng(0).permutation(900)
+    probe = RidgeClassifier(alpha=3.0).fit(seen.features[order[:600]], seen.labels[order[:600]])
+    reference = probe.score(seen.features[order[600:]], seen.labels[order[600:]])
+    assert abs(curve(1.0) - reference) < 0.03
