@@ -1,0 +1,11 @@
+"""The store: the bounded, crash-safe database of kept samples on the device.
+
+One SQLite file, one writer process, any number of readers. docs/store.md says what is promised
+and why it is built as it is.
+"""
+
+from dripgate.store.records import Put, StoredSample, Summary
+from dripgate.store.size import format_size, parse_size
+from dripgate.store.store import Store
+
+__all__ = ["Put", "Store", "StoredSample", "Summary", "format_size", "parse_size"]

@@ -1,0 +1,187 @@
+"""What can be asked of a store. Every read is short and holds no lock afterwards, so that no
+reader, however slow, keeps the writer from committing.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from dripgate.store.records import StoredSample, Summary, stored_sample
+from dripgate.store.schema import COLUMNS, snapshot, sqlite_errors
+from dripgate.types import Decision
+
+_NEXT = f"""
+SELECT key, {COLUMNS} FROM samples JOIN payloads USING (key)
+WHERE key > :after AND (:decision IS NULL OR decision = :decision)
+  AND (:labelled IS NULL OR (label IS NOT NULL) = :labelled)
+ORDER BY key"""  # noqa: S608 - our own constant
+_GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
+#: Samples are read in parts of about so many rows or bytes.
+_PART_ROWS, _PART_BYTES = 256, 2**20
+_FILES = ("", "-journal", "-wal", "-shm", "-lock")
+
+
+class Reader:
+    """The reading half of a store."""
+
+    path: Path
+    _db: sqlite3.Connection
+    _open: ExitStack
+
+    def close(self) -> None:
+        """Close the store; a second time does nothing."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return int(self._query("SELECT count(*) FROM samples")[0][0])
+
+    def __bool__(self) -> bool:
+        """True: an empty store is a store."""
+        return True
+
+    def __contains__(self, id: object) -> bool:
+        key = digest(id)
+        return key is not None and bool(self._query("SELECT 1 FROM samples WHERE id = ?", (key,)))
+
+    def __iter__(self) -> Iterator[StoredSample]:
+        return self.samples()
+
+    def get(self, id: str) -> StoredSample | None:
+        """The sample with this id, 64 hex digits; None where there is none."""
+        key = digest(id)
+        rows = self._query(_GET, (key,)) if key is not None else []
+        return stored_sample(rows[0]) if rows else None
+
+    def samples(
+        self, *, decision: Decision | None = None, labelled: bool | None = None
+    ) -> Iterator[StoredSample]:
+        """Samples in the order of their insertion, about a megabyte in memory at a time.
+
+        decision: only these. labelled: only those with (True) or without (False) a label. What is
+        put meanwhile comes at the end; what is evicted meanwhile may still be met.
+        """
+        wanted = {"decision": decision and decision.value, "labelled": labelled, "after": 0}
+        while rows := self._part(wanted):
+            yield from (stored_sample(row[1:]) for row in rows)
+            wanted["after"] = rows[-1][0]
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Those of the ids that are not in the store, in their order."""
+        return [id for id in ids if id not in self]
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes that all files of the store may take together; None is no limit."""
+        limit: int | None = self._setting("limit")
+        return limit
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """All counters: the caller's, ``refused``, and ``evicted_…`` by reason."""
+        return dict(self._query("SELECT name, value FROM counters ORDER BY name"))
+
+    @property
+    def meta(self) -> dict[str, str]:
+        """All texts noted with ``set_meta``."""
+        return dict(self._query("SELECT key, value FROM meta ORDER BY key"))
+
+    @property
+    def disk_bytes(self) -> int:
+        """Sum of the sizes of the store's files, journal included."""
+        return sum(file_size(Path(f"{self.path}{suffix}")) for suffix in _FILES)
+
+    def summary(self) -> Summary:
+        """Counts and sizes at one moment."""
+        with sqlite_errors(self.path), snapshot(self._db):
+            return self._summary()
+
+    def check(self) -> list[str]:
+        """What is wrong with the file, one line each; empty is sound.
+
+        Reads everything: SQLite's own check of its structure, and each payload against its id.
+        """
+        problems = [row for (row,) in self._query("PRAGMA integrity_check") if row != "ok"]
+        if problems:
+            return problems
+        return [
+            f"sample {stored.id}: its payload has another hash"
+            for stored in self
+            if hashlib.sha256(stored.payload).hexdigest() != stored.id
+        ]
+
+    def _part(self, wanted: dict[str, Any]) -> list[tuple[Any, ...]]:
+        rows, size = [], 0
+        with (
+            sqlite_errors(self.path),
+            snapshot(self._db),
+            closing(self._db.execute(_NEXT, wanted)) as cursor,
+        ):
+            for row in cursor:
+                rows.append(row)
+                size += len(row[-1])
+                if len(rows) == _PART_ROWS or size > _PART_BYTES:
+                    break
+        return rows
+
+    def _summary(self) -> Summary:
+        samples, labelled, payload = self._query(
+            "SELECT count(*), count(label), coalesce(sum(bytes), 0) FROM samples"
+        )[0]
+        return Summary(
+            samples=samples,
+            decisions=self._counts("decision"),
+            reasons=self._counts("reason"),
+            predicted=self._counts("predicted"),
+            labelled=labelled,
+            payload_bytes=payload,
+            disk_bytes=self.disk_bytes,
+            limit=self.limit,
+            counters=self.counters,
+            gate=self.meta.get("gate_id", ""),
+        )
+
+    def _counts(self, column: str) -> dict[Any, int]:
+        """Samples per value of a column; ``column`` is ours, never a user's."""
+        return dict(
+            self._query(f"SELECT {column}, count(*) FROM samples GROUP BY 1 ORDER BY 1")  # noqa: S608
+        )
+
+    def _setting(self, name: str) -> Any:
+        rows = self._query("SELECT value FROM settings WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def _query(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[Any]:
+        with sqlite_errors(self.path), snapshot(self._db):
+            return self._db.execute(sql, parameters).fetchall()
+
+
+def file_size(path: Path) -> int:
+    """Bytes; 0 where there is no such file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def digest(id: object) -> bytes | None:
+    """An id as the database holds it; None for what is no id."""
+    try:
+        return bytes.fromhex(id) if isinstance(id, str) and len(id) == 64 else None
+    except ValueError:
+        return None

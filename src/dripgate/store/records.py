@@ -1,0 +1,171 @@
+"""What goes into a store and what comes out of it."""
+
+import math
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from dripgate.errors import StoreError
+from dripgate.store.space import footprint
+from dripgate.types import Decision, Reason, Sample, Verdict
+
+#: Longest texts kept, in characters: the end of a source (4096 is Linux' longest path), the
+#: beginning of a detail, and a label, which is refused rather than cut.
+LONGEST_SOURCE, LONGEST_DETAIL, LONGEST_LABEL = 4096, 1024, 256
+
+
+class Put(StrEnum):
+    """What became of a sample given to ``put``. Only STORED is true."""
+
+    STORED = "stored"  # it is on the disk
+    PRESENT = "present"  # the same bytes were there already; nothing was changed
+    REFUSED = "refused"  # the store is full of samples that are worth as much or more
+
+    def __bool__(self) -> bool:
+        return self is Put.STORED
+
+
+class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample with its verdict and label, as read from a store.
+
+    id: SHA-256 of the payload, 64 hex digits. time: seconds since the epoch. score, quality and
+    propensity are NaN where they were NaN. predicted is a class index, -1 where there is none.
+    label: None until the sample is labelled.
+    """
+
+    id: str
+    payload: bytes
+    source: str
+    time: float
+    decision: Decision
+    reason: Reason
+    score: float
+    quality: float
+    predicted: int
+    propensity: float
+    detail: str
+    label: str | None
+
+    @property
+    def sample(self) -> Sample:
+        """The sample as it was put; its problem, if it had one, is in ``detail`` if anywhere."""
+        return Sample(payload=self.payload, source=self.source, time=self.time)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict as it was put."""
+        return Verdict(
+            decision=self.decision,
+            reason=self.reason,
+            score=self.score,
+            quality=self.quality,
+            predicted=self.predicted,
+            propensity=self.propensity,
+            detail=self.detail,
+        )
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A store at one moment.
+
+    payload_bytes: sum over the samples. disk_bytes: all files of the store together. limit: bytes,
+    None is no limit. predicted: samples per predicted class index. gate: the name or id under
+    which the gate was noted with ``set_meta("gate_id", …)``, empty where it was not.
+    """
+
+    samples: int
+    decisions: dict[str, int]
+    reasons: dict[str, int]
+    predicted: dict[int, int]
+    labelled: int
+    payload_bytes: int
+    disk_bytes: int
+    limit: int | None
+    counters: dict[str, int]
+    gate: str
+
+
+class Candidate(NamedTuple):
+    """A sample that asks to be stored. ``position`` is its place among those that do."""
+
+    position: int
+    id: str
+    decision: Decision
+    value: float
+    footprint: int
+    row: dict[str, Any]
+
+
+def clean(text: str) -> str:
+    """Text that UTF-8 can hold: names of files need not be valid, and must not stop a stream."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def clean_label(label: str | None) -> str | None:
+    """A label that fits.
+
+    Raises:
+        StoreError: it is too long, and cutting it would make another label of it.
+    """
+    if label is not None and len(label) > LONGEST_LABEL:
+        raise StoreError(
+            f"the label {label[:40]!r}… has {len(label)} characters; at most {LONGEST_LABEL} fit"
+        )
+    return None if label is None else clean(label)
+
+
+def value_of(score: float) -> float:
+    """What eviction orders by: the score, with NaN below everything."""
+    return -math.inf if math.isnan(score) else score
+
+
+def candidate(position: int, sample: Sample, verdict: Verdict, label: str | None) -> Candidate:
+    """The row of a sample. NaN becomes NULL, as always in SQLite."""
+    source = clean(sample.source)[-LONGEST_SOURCE:]
+    detail = clean(verdict.detail)[:LONGEST_DETAIL]
+    score = float(verdict.score)
+    value = value_of(score)
+    size = footprint(len(sample.payload), len((source + detail + (label or "")).encode()))
+    row = {
+        "id": bytes.fromhex(sample.id),
+        "source": source,
+        "time": float(sample.time),
+        "decision": verdict.decision.value,
+        "reason": verdict.reason.value,
+        "score": score,
+        "quality": float(verdict.quality),
+        "predicted": int(verdict.predicted),
+        "propensity": float(verdict.propensity),
+        "detail": detail,
+        "label": label,
+        "bytes": len(sample.payload),
+        "value": value,
+        "footprint": size,
+        "payload": sample.payload,
+    }
+    return Candidate(position, sample.id, verdict.decision, value, size, row)
+
+
+def stored_sample(row: tuple[Any, ...]) -> StoredSample:
+    """From the columns of ``schema.COLUMNS``, in their order."""
+    id_, source, time, decision, reason, score, quality, predicted, propensity, detail = row[:10]
+    label, payload = row[10:]
+    return StoredSample(
+        id=id_.hex(),
+        payload=payload,
+        source=source,
+        time=_real(time),
+        decision=Decision(decision),
+        reason=Reason(reason),
+        score=_real(score),
+        quality=_real(quality),
+        predicted=predicted,
+        propensity=_real(propensity),
+        detail=detail,
+        label=label,
+    )
+
+
+def _real(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,227 @@
+"""The tables of a store, and opening a file that must be one.
+
+Payloads have their own table, so that labels and statistics never touch them. The schema found
+must be exactly the one written here: a file with triggers or views of somebody else is refused.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from dripgate.errors import StoreError
+from dripgate.store.space import PAGE
+
+APPLICATION_ID = 0x44524950  # "DRIP"
+VERSION = 1
+_INCREMENTAL = 2  # of PRAGMA auto_vacuum
+#: Seconds to wait for readers in the middle of a read, or for a writer in the middle of a commit.
+PATIENCE = 30.0
+_TURN = 0.0002
+
+TABLES = (
+    """CREATE TABLE samples (
+  key INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of insertion, never used twice
+  id BLOB NOT NULL UNIQUE,                -- SHA-256 of the payload
+  source TEXT NOT NULL,
+  time REAL,                              -- seconds since the epoch
+  decision TEXT NOT NULL,                 -- keep, quarantine
+  reason TEXT NOT NULL,
+  score REAL,                             -- NULL is NaN, here and below
+  quality REAL,
+  predicted INTEGER NOT NULL,             -- class index, -1 is none
+  propensity REAL,
+  detail TEXT NOT NULL,
+  label TEXT,
+  bytes INTEGER NOT NULL,                 -- of the payload
+  value REAL NOT NULL,                    -- the lowest is evicted first
+  footprint INTEGER NOT NULL              -- estimated bytes on disk
+) STRICT""",
+    "CREATE INDEX samples_by_value ON samples (decision, value, footprint)",
+    "CREATE TABLE payloads (key INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT",
+    "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
+)
+COLUMNS = (
+    "id, source, time, decision, reason, score, quality, predicted, propensity, detail, label,"
+    " payload"
+)
+
+_CAUSES = {
+    sqlite3.SQLITE_BUSY: "is in use by another process that does not let go; close it, then retry",
+    sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space, then retry (all that was"
+    " acknowledged is safe)",
+    sqlite3.SQLITE_NOTADB: "is not a dripgate store; give another path",
+    sqlite3.SQLITE_CORRUPT: "is damaged; copy it away for salvage and start a new store",
+    sqlite3.SQLITE_READONLY: "cannot be written; check the permissions of the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the permissions of the file and its folder",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error; check the disk",
+}
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises about a file into a StoreError that names it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # misuse, such as a closed store: not the file's fault
+            raise
+        cause = _CAUSES.get(code & 0xFF, "cannot be used; check the file with check()")
+        raise StoreError(f"{path} {cause} (SQLite: {error})") from error
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be used ({error}); check the path and its rights"
+        ) from error
+
+
+@contextmanager
+def snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """Let all reads inside see one moment, after waiting for the writer.
+
+    A busy writer lets readers in only between two commits. SQLite's own wait sleeps up to 0.1 s
+    between attempts and rarely meets that moment; a reader could wait for seconds.
+    """
+    if db.in_transaction:
+        yield
+        return
+    db.execute("BEGIN")
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not _admitted(db, last=time.monotonic() > deadline):
+            time.sleep(_TURN)
+        yield
+    finally:
+        db.rollback()  # nothing was written, or what was must not stay
+
+
+def _admitted(db: sqlite3.Connection, *, last: bool) -> bool:
+    try:
+        db.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+def connect(path: Path, *, create: bool) -> sqlite3.Connection:
+    """A connection to a store, or to an empty file where ``create`` allows one.
+
+    SQLite reads the header, never this process: closing a second descriptor of the file would
+    release SQLite's locks on it (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks).
+
+    Raises:
+        StoreError: for everything that is not a store, before anything is written to it.
+    """
+    _check_path(path, create)
+    uri = f"{path.as_uri()}?mode={'rwc' if create else 'rw'}"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=PATIENCE if create else 0)
+    try:
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA temp_store = MEMORY")  # no file but those that the limit covers
+        with snapshot(db):
+            if not (create and is_empty(db)):
+                _check_schema(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def is_empty(db: sqlite3.Connection) -> bool:
+    """Whether the file is a store to be: without a page, or with the one that configuring writes,
+    because it is new or because a crash came before its first commit.
+    """
+    if pragma(db, "page_count") == 0:
+        return True
+    unclaimed = pragma(db, "application_id") == 0 and _layout(db) == (PAGE, _INCREMENTAL)
+    return unclaimed and not _schema(db)
+
+
+def configure(db: sqlite3.Connection) -> None:
+    """What a writer needs; docs/store.md gives the reasons. Takes effect before the first table."""
+    db.execute(f"PRAGMA page_size = {PAGE}")
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # lets a lowered limit shrink the file
+    db.execute("PRAGMA journal_mode = TRUNCATE")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA secure_delete = OFF")  # else freed pages are journaled and overwritten
+
+
+def create_tables(db: sqlite3.Connection) -> None:
+    """Make an empty file a store; inside the caller's transaction."""
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
+    for statement in TABLES:
+        db.execute(statement)
+
+
+def pragma(db: sqlite3.Connection, name: str) -> int:
+    """The value of an integer pragma; ``name`` is ours, never a user's."""
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def lock(path: Path) -> sqlite3.Connection:
+    """Become the one writer until the connection is closed or the process dies.
+
+    The lock is SQLite's exclusive lock on an empty file beside the store: portable, gone with
+    its process, and none of the readers' business. The empty file stays; removing it would let
+    two writers lock two files of one name.
+    """
+    db = sqlite3.connect(f"{path}-lock", isolation_level=None, timeout=0)
+    try:
+        db.execute("PRAGMA journal_mode = MEMORY")  # no journal beside a file that stays empty
+        db.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        db.close()
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        raise StoreError(
+            f"{path} already has a writer, and a store has only one; close the other, or open "
+            f"this one with read_only=True"
+        ) from error
+    return db
+
+
+def _check_path(path: Path, create: bool) -> None:
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder, not a store; give the path of a file in it")
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is not a regular file, so it is no store; give another path")
+    if not path.parent.is_dir():
+        raise StoreError(f"{path} cannot be made: there is no folder {path.parent}; make it first")
+    if not create and not path.exists():
+        raise StoreError(f"{path} does not exist; give the path of a store")
+
+
+def _check_schema(db: sqlite3.Connection, path: Path) -> None:
+    if pragma(db, "application_id") != APPLICATION_ID:
+        found = "an empty file" if is_empty(db) else "another SQLite database"
+        raise StoreError(f"{path} is not a dripgate store but {found}; give another path")
+    version = pragma(db, "user_version")
+    if version != VERSION:
+        remedy = "update dripgate" if version > VERSION else "make a new store"
+        raise StoreError(
+            f"{path} has schema version {version}, this dripgate reads {VERSION}; {remedy}"
+        )
+    with closing(sqlite3.connect(":memory:")) as model:
+        create_tables(model)
+        if _schema(db) != _schema(model) or _layout(db) != (PAGE, _INCREMENTAL):
+            raise StoreError(
+                f"{path} has other tables than a store of schema version {VERSION}: something "
+                f"else changed it; give another path"
+            )
+
+
+def _layout(db: sqlite3.Connection) -> tuple[int, int]:
+    return pragma(db, "page_size"), pragma(db, "auto_vacuum")
+
+
+def _schema(db: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return db.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+    ).fetchall()

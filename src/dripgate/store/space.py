@@ -1,0 +1,106 @@
+"""Arithmetic of the limit: what fits, and who has to go. No database here.
+
+The limit covers the database and its rollback journal. The journal gets a fixed part, the rest
+is pages; SQLite itself refuses to grow over them (max_page_count), and a transaction ends before
+its journal can leave its part.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+PAGE = 4096
+#: Smallest limit: the journal's part, the empty database, and room for a few samples.
+SMALLEST = 512_000
+#: Pages kept free when samples are admitted: for splits of B-tree pages, labels and counters.
+SLACK = 16
+#: Pages that must be free before a label or a counter is written.
+SPARE = 8
+#: Part of the limit where quarantined samples live.
+QUARANTINE_SHARE = 0.1
+
+_OVERFLOW = PAGE - 4  # payload bytes of an overflow page
+_LEAF = PAGE - 12  # bytes of a leaf page for cells
+_ROW = 256  # metadata row and its two index entries, index pages two thirds full
+
+
+def journal_bound(limit: int) -> int:
+    """Bytes of the limit that belong to the journal."""
+    return 256 * 1024 + limit // 128
+
+
+def row_journal_bound(limit: int) -> int:
+    """Largest journal of one row, in bytes.
+
+    Writing or deleting a row changes at most some leaves, their siblings and parents in four
+    B-trees. Payload pages come from the free list without being journaled, but its trunks (one
+    in 1016 pages) and the pointer maps (one in 820) are: 1/452 of the limit at worst.
+    """
+    return 40 * (PAGE + 8) + limit // 400
+
+
+def max_pages(limit: int) -> int:
+    """Pages that the database may have."""
+    return (limit - journal_bound(limit)) // PAGE
+
+
+def footprint(payload: int, text: int) -> int:
+    """Bytes on disk of one sample, from the lengths of its payload and its texts.
+
+    Follows https://www.sqlite.org/fileformat2.html#b_tree_pages: a row up to 4061 bytes stays in
+    its leaf, of a longer one 489 bytes or a little more do, and the rest fills overflow pages.
+    """
+    size = payload + 8
+    local = size if size <= PAGE - 35 else 489 + (size - 489) % _OVERFLOW
+    if local > PAGE - 35:
+        local = 489
+    overflow = -(-(size - local) // _OVERFLOW)
+    in_leaf = PAGE // (_LEAF // (local + 12))
+    body = overflow * PAGE + in_leaf
+    return body + body // 256 + _ROW + 2 * text
+
+
+class Victim(NamedTuple):
+    """A stored sample that may have to go."""
+
+    key: int
+    decision: str
+    value: float
+    footprint: int
+
+
+class _Valued(Protocol):
+    @property
+    def value(self) -> float: ...
+    @property
+    def footprint(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Valued)
+
+
+def plan(
+    newcomers: Sequence[T], victims: Iterable[Victim], room: float
+) -> tuple[list[T], list[Victim]]:
+    """Who is admitted and who is evicted, so that the most valuable of both remain.
+
+    newcomers in any order; victims by rising value, read only as far as needed; room in bytes.
+    A sample is worth its value, whatever its size. Of equals the one that is there already
+    stays: nothing is rewritten without a gain.
+    """
+    queue = deque(sorted(newcomers, key=lambda one: one.value))
+    waiting = iter(victims)
+    victim = next(waiting, None)
+    evicted: list[Victim] = []
+    deficit = sum(one.footprint for one in queue) - room
+    while deficit > 0 and queue:
+        if victim is None or queue[0].value <= victim.value:
+            deficit -= queue.popleft().footprint
+        else:
+            deficit -= victim.footprint
+            evicted.append(victim)
+            victim = next(waiting, None)
+    # Refusing a large newcomer may have left more room than is needed: spare the best again.
+    while evicted and deficit + evicted[-1].footprint <= 0:
+        deficit += evicted.pop().footprint
+    return list(queue), evicted

@@ -1,0 +1,212 @@
+"""The store as its users see it."""
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+from dripgate.errors import StoreError
+from dripgate.store import schema, space
+from dripgate.store.reading import digest
+from dripgate.store.records import Put, clean, clean_label
+from dripgate.store.size import format_size, parse_size
+from dripgate.store.space import PAGE, SPARE
+from dripgate.store.writing import ADD, Writer
+from dripgate.types import Sample, Verdict
+
+_SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
+
+
+class Store(Writer):
+    """The bounded, crash-safe database of kept samples.
+
+    path: the file; made where there is none. limit: bytes, or text such as "500MB", that all its
+    files together never exceed; remembered in the file, as is quarantine_share, the part of the
+    limit (0 … 1) where quarantined samples live. A limit below what is there evicts the least
+    valuable. read_only: beside a writer, or where nothing may change.
+
+    Raises:
+        StoreError: the file is not a store, has a writer already, or the limit is impossible.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        limit: int | str | None = None,
+        *,
+        quarantine_share: float | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self.path = Path(path).resolve()  # as SQLite does before it names the journal
+        self.read_only = read_only
+        self._limit = None  # until _prepare has read it
+        wanted = _settings(self.path, limit, quarantine_share)
+        with schema.sqlite_errors(self.path), ExitStack() as stack:
+            self._db = schema.connect(self.path, create=not read_only)
+            stack.callback(self._db.close)
+            if read_only:
+                self._db.execute("PRAGMA query_only = ON")
+            else:
+                stack.enter_context(closing(schema.lock(self.path)))
+                schema.configure(self._db)
+                stack.callback(self._remove_journal)
+                self._prepare(wanted)
+            self._open = stack.pop_all()
+
+    # Samples ------------------------------------------------------------------------------------
+
+    def put(self, sample: Sample, verdict: Verdict, *, label: str | None = None) -> Put:
+        """Store one sample; when this returns STORED or PRESENT it survives a power loss.
+
+        Raises:
+            ValueError: the verdict is to drop.
+            StoreError: it could not be written; the store is as it was.
+        """
+        labels = {} if label is None else {sample.id: label}
+        return self.put_many([(sample, verdict)], labels=labels)[0]
+
+    def put_many(
+        self,
+        pairs: Iterable[tuple[Sample, Verdict]],
+        *,
+        labels: Mapping[str, str] | None = None,
+        counters: Mapping[str, int] | None = None,
+    ) -> list[Put]:
+        """Store samples and add to counters, with as few commits as the limit allows: often one.
+
+        labels: by sample id. counters: added in the transaction of the last sample, so they never
+        run ahead of the samples. Returns what became of each, in order, when all is durable.
+
+        Raises: as ``put``; then earlier samples of the call may be stored, and nothing is counted.
+        """
+        ids, waiting = self._sift(pairs, labels or {})
+        fate = dict.fromkeys(ids, Put.PRESENT) | dict.fromkeys((w.id for w in waiting), Put.REFUSED)
+        added = Counter(counters or {})
+        while True:
+            admitted = self._admit(waiting)
+            added["refused"] += len(waiting) - len(admitted)
+            # What rows need together is an estimate; stop in time, and look again.
+            largest = max((one.footprint for one in admitted), default=0)
+            done = self._write(self._insert, admitted, then=added, spare=SPARE + largest // PAGE)
+            fate |= dict.fromkeys((one.id for one in admitted[:done]), Put.STORED)
+            waiting = admitted[done:]
+            if not waiting:
+                return _in_order(ids, fate)
+
+    def label(self, id: str, label: str | None) -> None:
+        """Set the label of one sample; None removes it.
+
+        Raises:
+            StoreError: there is no sample with this id.
+        """
+        if not self.set_labels({id: label}):
+            raise StoreError(
+                f"{self.path} has no sample {id!r} to label; ids are 64 hex digits, as the store "
+                f"lists them"
+            )
+
+    def set_labels(self, labels: Mapping[str, str | None]) -> int:
+        """Set labels by sample id; returns how many samples were labelled.
+
+        Ids that are not in the store are left out: ``missing(labels)`` names them.
+        """
+        waiting = [(clean_label(label), digest(id)) for id, label in labels.items()]
+        labelled = 0
+
+        def update(label_and_id: tuple[str | None, bytes | None]) -> None:
+            nonlocal labelled
+            labelled += self._db.execute(
+                "UPDATE samples SET label = ? WHERE id = ?", label_and_id
+            ).rowcount
+
+        while waiting:
+            self._make_spare(SPARE)
+            waiting = waiting[self._write(update, waiting, spare=SPARE // 2) :]
+        return labelled
+
+    def count(self, **increments: int) -> None:
+        """Add to counters, in one transaction; a counter begins at 0."""
+        self._make_spare(SPARE)
+        with self._transaction():
+            self._db.executemany(ADD, increments.items())
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Note a small text, such as the gate's JSON, replacing the one under the same key.
+
+        Raises:
+            StoreError: it is too large for a store of this limit.
+        """
+        text = clean(value)
+        size = len(text.encode())
+        # Replacing a text journals the pages of the old one.
+        if self._limit is not None and size > (most := space.journal_bound(self._limit) // 4):
+            raise StoreError(
+                f"{self.path} cannot hold {format_size(size)} under the key {key!r}, at most "
+                f"{format_size(most)} with its limit; raise the limit"
+            )
+        if self.meta.get(key) != text:
+            self._make_spare(SPARE + size // (PAGE // 2))
+            with self._transaction():
+                self._db.execute(
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, text)
+                )
+
+    # Opening and closing ------------------------------------------------------------------------
+
+    def _prepare(self, wanted: Mapping[str, float | None]) -> None:
+        """Make the tables where there are none, note the settings, and get below the limit."""
+        new = schema.is_empty(self._db)
+        with self._transaction():
+            if new:
+                schema.create_tables(self._db)
+                defaults = {
+                    "limit": None,
+                    "quarantine_share": space.QUARANTINE_SHARE,
+                    "quarantined": 0,
+                }
+                self._db.executemany(_SET, defaults.items())
+            self._db.executemany(_SET, wanted.items())
+        self._limit = self.limit
+        self._share = float(self._setting("quarantine_share"))
+        if self._limit is not None:
+            pages = space.max_pages(self._limit)
+            self._make_spare(SPARE, reason="evicted_resize")
+            # Moving a page journals about three: its own, its parent's, a pointer map.
+            step = space.journal_bound(self._limit) // (8 * PAGE)
+            while schema.pragma(self._db, "page_count") > pages:
+                self._db.execute(f"PRAGMA incremental_vacuum({step})").fetchall()
+            self._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def _remove_journal(self) -> None:
+        """Leave one file: a cleanly closed store can be copied as it is."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA journal_mode = DELETE")
+
+
+def _settings(path: Path, limit: int | str | None, share: float | None) -> dict[str, float | None]:
+    """The settings that were given, checked."""
+    given: dict[str, float | None] = {}
+    if limit is not None:
+        given["limit"] = size = parse_size(limit) if isinstance(limit, str) else int(limit)
+        if size < space.SMALLEST:
+            raise StoreError(
+                f"{path} cannot keep a limit of {format_size(size)}; the smallest possible is "
+                f"{format_size(space.SMALLEST)}"
+            )
+    if share is not None:
+        if not 0 <= share <= 1:
+            raise StoreError(f"{path}: quarantine_share is {share}; give a part between 0 and 1")
+        given["quarantine_share"] = float(share)
+    return given
+
+
+def _in_order(ids: Iterable[str], fate: dict[str, Put]) -> list[Put]:
+    """One outcome per id; what was stored by this call is present for its later duplicates."""
+    outcomes = []
+    for id in ids:
+        outcomes.append(fate[id])
+        if fate[id] is Put.STORED:
+            fate[id] = Put.PRESENT
+    return outcomes
