@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format demo-rows clean
+.PHONY: help env demo test test-slow lint format demo-rows score-study clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -43,6 +43,9 @@ format: $(READY) ## rewrite in the house style
 
 demo-rows: $(READY) ## the demo on the four real data sets, three seeds: docs/results/demo.md
 	$(BIN)/python tools/demo_rows.py
+
+score-study: $(READY) ## scores and proxies compared without retraining: docs/results/score_study.json
+	$(BIN)/python tools/score_study.py
 
 clean: ## remove the environment and what the demo wrote
 	rm -rf .venv demo demo-digits.json

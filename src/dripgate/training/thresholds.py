@@ -150,13 +150,18 @@ def learning_curve(seen: Observed, seed: int, repeats: int = 20) -> Callable[...
         order = np.random.default_rng([seed, repeat]).permutation(len(x))
         base, stream, test = np.array_split(order, 3)
         rows.append([
-            _probe(x, y, np.r_[base, stream[: round(f * len(stream))]], test) for f in fractions
+            probe_accuracy(x, y, np.r_[base, stream[: round(f * len(stream))]], test)
+            for f in fractions
         ])  # fmt: skip
     accuracy = np.maximum.accumulate(np.mean(rows, axis=0))
     return lambda share: np.asarray(np.interp(share, fractions, accuracy))
 
 
-def _probe(x: Array, y: Array, train: Array, test: Array, ridge: float = 3.0) -> float:
+def probe_accuracy(x: Array, y: Array, train: Array, test: Array, ridge: float = 3.0) -> float:
+    """Accuracy on ``test`` of a linear classifier fitted to onehot targets y (n, C) on ``train``.
+
+    x (n, D) holds standardised features and a column of ones; ``ridge`` is the penalty.
+    """
     a = x[train]
     weights = np.linalg.solve(a.T @ a + ridge * np.eye(x.shape[1]), a.T @ y[train])
     return float(((x[test] @ weights).argmax(axis=1) == y[test].argmax(axis=1)).mean())
