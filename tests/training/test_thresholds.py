@@ -82,16 +82,31 @@ def test_the_signal_is_that_of_the_labels():
     np.testing.assert_allclose(seen.signal, by_hand / by_hand.sum(), atol=1e-6)
 
 
-def test_one_band_per_class_where_classes_score_on_scales_of_their_own():
+def test_one_band_per_class_keeps_the_mix_of_classes_whatever_their_scales():
     seen = observed(n=4 * ENOUGH * 4)
     scaled = Observed(
         seen.score * 10.0**seen.predicted, seen.quality, seen.logits, seen.features, seen.labels
     )
-    bounds = learn(scaled, 0.3, seed=0).thresholds.low
-    assert len(set(bounds)) == 4
-    per_class = [kept(scaled, learn(scaled, 0.3, 0).thresholds)[scaled.predicted == c].mean()
-                 for c in range(4)]  # fmt: skip
-    np.testing.assert_allclose(per_class, 0.3, atol=0.02)
+    thresholds = learn(scaled, 0.3, seed=0).thresholds
+    assert len(set(thresholds.low)) == 4
+    shares = [kept(scaled, thresholds)[scaled.predicted == c].mean() for c in range(4)]
+    np.testing.assert_allclose(shares, 0.3, atol=0.02)
+
+
+def test_one_band_for_all_where_a_class_of_its_own_would_cost_signal():
+    seen = observed(n=2000)
+    # All the signal is in one class: a quota for each of the others would waste the budget.
+    easy = seen.predicted != 0
+    logits = np.where(easy[:, None], 9.0 * np.eye(4)[seen.labels], seen.logits)
+    skewed = Observed(
+        np.where(easy, 0.1, 1.0) * seen.score, seen.quality, logits, seen.features, seen.labels
+    )
+    assert len(set(learn(skewed, 0.15, seed=0).thresholds.low)) == 1
+
+
+def test_rare_classes_share_a_band():
+    seen = observed(n=2 * ENOUGH)
+    assert np.bincount(seen.predicted, minlength=4).max() < ENOUGH
     assert len(set(learn(seen, 0.3, seed=0).thresholds.low)) == 1
 
 

@@ -88,7 +88,8 @@ def find(
     if name in KNOWN:
         raise DataError(
             f"{name}: not in {_listed(folders)}, and there is no official address to download it "
-            f"from; put {name}.tar.gz or {name}.zip, with one sub-folder per class, into {cache}"
+            f"from; put {name}.tar.gz or {name}.zip, with one sub-folder per class, into {cache}, "
+            "or set DRIPGATE_DATA to the folder that holds it"
         )
     return None
 
@@ -121,7 +122,8 @@ def _fetch_all(
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise DataError(
                 f"{name}: not in {_listed(folders)}, and {remote.address}{file} could not be "
-                f"downloaded ({error}); put {', '.join(remote.md5)} into {target}"
+                f"downloaded ({error}); put {', '.join(remote.md5)} into {target}, or set "
+                "DRIPGATE_DATA to the folder that holds the data set"
             ) from error
     return target if remote.folder else target / next(iter(remote.md5))
 

@@ -124,19 +124,17 @@ def learn(seen: Observed, keep: Keep, seed: int) -> Learned:
     shares = {band: band.shares(seen) for band in _bands()}
     best = np.max(list(shares.values()), axis=0)
     full = float(probe(1.0))
-    if keep == "auto":
-        at = int((best - GRID).argmax())
-        keep = float(GRID[at])
-        why = f"the break-even; it holds {best[at]:.0%} of the learning signal"
-    else:
-        why = "asked for"
-    nearest = int(np.abs(GRID - keep).argmin())
-    band = _simplest(shares, nearest, len(seen.labels))
+    wanted = float(GRID[(best - GRID).argmax()]) if keep == "auto" else keep
+    nearest = int(np.abs(GRID - wanted).argmin())
+    band = _preferred(shares, nearest, len(seen.labels))
+    signal = shares[band]
+    why = "asked for" if keep != "auto" else "the break-even between a sample's signal and its cost"
     curve = tuple(
         CurvePoint(keep=float(k), expected=float(probe(s)), random=float(probe(k)), signal=float(s))
-        for k, s in zip(GRID[4::5], best[4::5], strict=True)
+        for k, s in zip(GRID[4::5], signal[4::5], strict=True)
     )
-    return Learned(_thresholds(seen, band, keep), keep, curve, full, why)
+    why += f"; it holds {signal[nearest]:.0%} of the learning signal"
+    return Learned(_thresholds(seen, band, wanted), wanted, curve, full, why)
 
 
 def learning_curve(seen: Observed, seed: int, repeats: int = 20) -> Callable[..., Array]:
@@ -168,11 +166,12 @@ def probe_accuracy(x: Array, y: Array, train: Array, test: Array, ridge: float =
 
 
 def _bands() -> list[_Band]:
-    return [_Band(per_class, top) for per_class in (False, True) for top in TOPS]
+    """All that are tried, in order of preference: bands per class keep the mix of classes."""
+    return [_Band(per_class, top) for top in TOPS for per_class in (True, False)]
 
 
-def _simplest(shares: dict[_Band, Array], at: int, n: int) -> _Band:
-    """The best band, or the plainest that is within the noise of it: bands come plainest first."""
+def _preferred(shares: dict[_Band, Array], at: int, n: int) -> _Band:
+    """The first of the bands that holds as much signal as the best one, within its noise."""
     best = max(share[at] for share in shares.values())
     noise = np.sqrt(best * max(1 - best, 0) / n)
     return next(band for band, share in shares.items() if share[at] >= best - noise)
