@@ -1,0 +1,355 @@
+"""The graph file: its form, its verdicts, its thresholds, and what it costs."""
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dripgate.errors import GateError, ModelError, ParityError
+from dripgate.gate_info import (
+    METADATA_KEY,
+    OUTPUT_NAMES,
+    Calibration,
+    GateInfo,
+    Histogram,
+    Parity,
+    Provenance,
+    TargetLayer,
+    read_info,
+)
+from dripgate.heatmap import SCORES
+from dripgate.training import nets
+from dripgate.training.gradcam import GradCam
+from dripgate.training.graph import THRESHOLD_NAMES, build_graph, with_info, with_thresholds
+from dripgate.training.layer import choose_layer
+from dripgate.training.parity import check_parity
+from dripgate.training.preprocess import build
+from dripgate.types import (
+    ArrayInput,
+    AudioInput,
+    Identity,
+    ImageInput,
+    LogMel,
+    Normalize,
+    Thresholds,
+)
+
+torch.set_num_threads(1)
+IMAGE = ImageInput(height=24, width=20, channels=3)
+NORMALIZE = Normalize(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+SPEECH = LogMel(window=256, hop=128, bins=16, low=60, high=3800, mean=-5, std=3)
+F32 = np.finfo(np.float32)
+
+
+def _open(classes: int) -> Thresholds:
+    return Thresholds(
+        low=(None,) * classes, high=(None,) * classes, quality_low=None, quality_high=None
+    )
+
+
+def _run(graph: bytes, samples: np.ndarray) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(graph)
+    return dict(zip(OUTPUT_NAMES, session.run(None, {"samples": samples}), strict=True))
+
+
+def _images(n: int) -> np.ndarray:
+    """Noise in a random colour each."""
+    random = np.random.default_rng(3)
+    colours = random.uniform(0, 1, (n, 1, 1, 3))
+    return (random.uniform(0, 255, (n, *IMAGE.shape)) * colours).astype(np.uint8)
+
+
+# The three reference nets -----------------------------------------------------------------------
+
+CASES = {
+    "resnet8": (NORMALIZE, IMAGE),
+    "lenet": (NORMALIZE, IMAGE),
+    "dscnn": (SPEECH, AudioInput(rate=8000, length=4000)),
+}
+
+
+def _samples(spec, n: int) -> np.ndarray:
+    if isinstance(spec, ImageInput):
+        return _images(n)
+    return np.random.default_rng(3).normal(0, 3000, (n, *spec.shape)).astype(np.int16)
+
+
+@pytest.mark.parametrize("arch", CASES)
+def test_reference_nets_match_autograd_from_raw_samples(arch):
+    preprocessing, spec = CASES[arch]
+    samples = _samples(spec, 32)
+    inputs = build(preprocessing, spec)(torch.from_numpy(samples))
+    torch.manual_seed(0)
+    model = nets.NETS[arch](tuple(inputs.shape[1:]), 6)
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    for _ in range(5):  # moves the batch norms and spreads the scores
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), torch.arange(32) % 6).backward()
+        optimizer.step()
+    layer = choose_layer(model, inputs).name
+    model.train()
+
+    graph = build_graph(model, preprocessing, spec, layer, "loss_mean", _open(6))
+    parity = check_parity(graph, model, preprocessing, spec, layer, "loss_mean", samples)
+
+    assert parity.samples == 32
+    assert max(parity.logits, parity.score, parity.heatmap) <= 1e-5
+    assert model.training
+    operators = [node.op_type for node in onnx.load_model_from_string(graph).graph.node]
+    assert operators.count("Conv") == sum(isinstance(m, nn.Conv2d) for m in model.modules()) + (
+        2 * (arch == "dscnn")  # log-mel
+    )
+    # Neither a gradient plane nor pooling indices: the exact rewrites.
+    assert not {"Expand", "ScatterElements", "ConvTranspose"} & set(operators)
+    _assert_form(graph, spec, samples)
+
+
+def _assert_form(graph: bytes, spec, samples: np.ndarray) -> None:
+    model = onnx.load_model_from_string(graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert [entry.domain for entry in model.opset_import] == [""]
+    assert not model.functions
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert b"/work" not in graph
+    assert b".py" not in graph
+    session = onnxruntime.InferenceSession(graph)
+    (samples_in,) = session.get_inputs()
+    assert (samples_in.name, samples_in.shape) == ("samples", ["batch", *spec.shape])
+    assert samples_in.type == f"tensor({spec.dtype.name})"
+    assert tuple(out.name for out in session.get_outputs()) == OUTPUT_NAMES
+    types = ["float", "float", "int8", "float", "float", "float"]
+    assert [out.type for out in session.get_outputs()] == [f"tensor({t})" for t in types]
+    assert [len(out.shape) for out in session.get_outputs()] == [2, 1, 1, 1, 2, 3]
+    assert all(out.shape[0] == "batch" for out in session.get_outputs())
+    together = session.run(None, {"samples": samples[:7]})
+    for i in range(7):
+        alone = session.run(None, {"samples": samples[i : i + 1]})
+        for name, one, all_ in zip(OUTPUT_NAMES, alone, together, strict=True):
+            np.testing.assert_allclose(
+                one[0], all_[i], rtol=1e-5, atol=1e-5 * np.abs(all_).max(), err_msg=name
+            )
+
+
+# Verdicts ---------------------------------------------------------------------------------------
+
+
+class Tiny(nn.Module):
+    def __init__(self, inputs: int = 3) -> None:
+        super().__init__()
+        self.conv, self.pool, self.fc = nn.Conv2d(inputs, 6, 3), nn.MaxPool2d(3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(torch.relu(self.conv(x))).mean((2, 3)) * 20)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Tiny, bytes, np.ndarray]:
+    torch.manual_seed(2)
+    model = Tiny()
+    return model, build_graph(model, NORMALIZE, IMAGE, "conv", "loss_max", _open(4)), _images(60)
+
+
+def _rule(results: dict[str, np.ndarray], thresholds: Thresholds) -> list[int]:
+    """The rule as the design words it, one sample at a time."""
+    verdicts = []
+    for logits, score, quality in zip(
+        results["logits"], results["score"], results["quality"], strict=True
+    ):
+        c = int(np.argmax(logits))
+
+        def inside(value: np.float32, low: float | None, high: float | None) -> bool:
+            above = low is None or value >= np.float32(low)
+            return bool(
+                np.isfinite(value) and above and (high is None or value <= np.float32(high))
+            )
+
+        if not inside(quality, thresholds.quality_low, thresholds.quality_high):
+            verdicts.append(2)
+        else:
+            verdicts.append(int(inside(score, thresholds.low[c], thresholds.high[c])))
+    return verdicts
+
+
+def test_verdicts_follow_the_rule_with_ties_at_every_threshold(tiny):
+    _, graph, samples = tiny
+    results = _run(graph, samples)
+    predicted = results["logits"].argmax(1)
+    assert len(set(predicted)) >= 2
+    low: list[float | None] = [None] * 4
+    high: list[float | None] = [None] * 4
+    for c in sorted(set(predicted)):  # thresholds that are exactly a sample's score
+        scores = np.sort(results["score"][predicted == c])
+        low[c], high[c] = float(scores[len(scores) // 4]), float(scores[-len(scores) // 4])
+    quality = np.sort(results["quality"])
+    thresholds = Thresholds(
+        low=tuple(low),
+        high=tuple(high),
+        quality_low=float(quality[6]),
+        quality_high=float(quality[-6]),
+    )
+    ruled = _run(with_thresholds(graph, thresholds), samples)
+    assert ruled["verdict"].tolist() == _rule(results, thresholds)
+    assert set(ruled["verdict"].tolist()) == {0, 1, 2}
+    for name in set(OUTPUT_NAMES) - {"verdict"}:
+        np.testing.assert_array_equal(ruled[name], results[name])
+    just_above = np.nextafter(quality[6], np.float32(2))
+    moved = msgspec.structs.replace(thresholds, quality_low=float(just_above))
+    ruled = _run(with_thresholds(graph, moved), samples)
+    assert ruled["verdict"].tolist() == _rule(results, moved)
+
+
+def _pools_first() -> nn.Sequential:
+    """The last two rows and columns of 12 are never looked at."""
+    return nn.Sequential(nn.AvgPool2d(5), nn.Conv2d(3, 6, 1), nn.Flatten(), nn.Linear(24, 4))
+
+
+@pytest.mark.parametrize(("factory", "layer"), [(Tiny, "conv"), (_pools_first, "1")])
+def test_non_finite_is_never_kept(factory, layer):
+    """What the net would overlook must be seen where it comes in; what overflows, in the map."""
+    torch.manual_seed(2)
+    spec = ArrayInput(shape=(3, 12, 12))
+    model = factory()
+    model.get_submodule(layer).weight.data *= 1e4
+    samples = np.random.default_rng(0).normal(size=(8, *spec.shape)).astype(np.float32)
+    samples[1, 0, 5, 5] = np.nan
+    samples[2, 2, 0, 11] = np.inf
+    samples[3, 1, 3, 3] = -np.inf
+    samples[4] = 7e35  # finite, and so is its sum, but nothing behind the layer
+    samples[5, 0, 11, 11] = np.nan
+    results = _run(build_graph(model, Identity(), spec, layer, "evidence_mean", _open(4)), samples)
+    assert results["verdict"].tolist() == [1, 2, 2, 2, 2, 2, 1, 1]
+    assert np.isnan(results["score"][1:6]).all()
+    assert np.isnan(results["quality"][1:6]).all()
+
+
+def test_thresholds_are_named_initializers(tiny):
+    _, graph, _ = tiny
+    thresholds = Thresholds(
+        low=(0.1, None, -3.0, 0.0), high=(None, 1e-9, 5.0, 0.7), quality_low=0.25, quality_high=None
+    )
+    changed = with_thresholds(graph, thresholds)
+    stored = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load_model_from_string(changed).graph.initializer
+    }
+    low, high, quality = (stored[name] for name in THRESHOLD_NAMES)
+    assert low.dtype == high.dtype == quality.dtype == np.float32
+    np.testing.assert_array_equal(low, np.array([0.1, F32.min, -3, 0], np.float32))
+    np.testing.assert_array_equal(high, np.array([F32.max, 1e-9, 5, 0.7], np.float32))
+    np.testing.assert_array_equal(quality, np.array([0.25, F32.max], np.float32))
+
+
+def test_thresholds_for_other_classes_are_refused(tiny):
+    with pytest.raises(GateError, match=r"'thresholds.low' has 5 values, the graph has 4"):
+        with_thresholds(tiny[1], _open(5))
+    with pytest.raises(GateError, match=r"has no 'thresholds.low'"):
+        empty = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+        with_thresholds(empty.SerializeToString(), _open(4))
+
+
+def test_info_is_the_only_metadata(tiny):
+    _, graph, samples = tiny
+
+    bins = Histogram(edges=(0.0, 1.0), counts=(60,))
+    info = GateInfo(
+        schema=1,
+        score="loss_max",
+        thresholds=_open(4),
+        keep=0.5,
+        classes=("a", "b", "c", "d"),
+        input=IMAGE,
+        preprocessing=NORMALIZE,
+        layer=TargetLayer(name="conv", shape=(6, 22, 18), why="named by the user"),
+        calibration=Calibration(
+            samples=60, accuracy=0.5, score=bins, quality=bins, predicted=(60, 0, 0, 0),
+            kept=(30, 0, 0, 0), curve=(), full=0.5, why="test",
+        ),
+        parity=Parity(logits=0, score=0, heatmap=0, samples=60, tolerance=1e-4),
+        provenance=Provenance(
+            dripgate="0", torch="0", onnx="0", onnxruntime="0", opset=20, data="", seed=0
+        ),
+    )  # fmt: skip
+    informed = with_info(with_info(graph, msgspec.structs.replace(info, keep=0.1)), info)
+    stored = onnxruntime.InferenceSession(informed).get_modelmeta().custom_metadata_map
+    assert list(stored) == [METADATA_KEY]
+    assert read_info(informed, "gate.onnx") == info
+    np.testing.assert_array_equal(_run(informed, samples)["score"], _run(graph, samples)["score"])
+
+
+# What a graph must not be -----------------------------------------------------------------------
+
+
+def test_parity_error_where_the_graph_is_another_model(tiny):
+    model, graph, samples = tiny
+    check_parity(graph, model, NORMALIZE, IMAGE, "conv", "loss_max", samples)
+    with pytest.raises(ParityError, match=r"'conv': logits .*heatmap .*expected at most 1e-04"):
+        check_parity(graph, model, NORMALIZE, IMAGE, "conv", "evidence_max", samples)
+    other = Tiny()
+    with pytest.raises(ParityError):
+        check_parity(graph, other, NORMALIZE, IMAGE, "conv", "loss_max", samples)
+
+
+def test_parity_of_a_dead_model_has_no_spread(tiny):
+    _, graph, samples = tiny
+    dead = Tiny()
+    nn.init.constant_(dead.conv.bias, -1e3)
+    with pytest.raises(ModelError, match="no spread over 60 samples"):
+        check_parity(graph, dead, NORMALIZE, IMAGE, "conv", "loss_max", samples)
+
+
+class LenOfBatch(Tiny):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).reshape(len(x), 4)
+
+
+def test_model_that_fixes_its_batch_is_refused():
+    with pytest.raises(ModelError, match=r"LenOfBatch fixes the batch size.*x.shape\[0\]"):
+        build_graph(LenOfBatch(), NORMALIZE, IMAGE, "conv", "loss_max", _open(4))
+
+
+def test_model_on_another_device_is_refused():
+    with pytest.raises(ModelError, match="is on meta; call"):
+        build_graph(Tiny().to("meta"), NORMALIZE, IMAGE, "conv", "loss_max", _open(4))
+
+
+class Between(nn.Module):
+    """What lies between the pool and its mean overwrites the pooled values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = nn.functional.max_pool2d(torch.relu(self.conv(x)), 3)
+        pooled.sub_(0.5).mul_(-3)
+        return self.fc(pooled.mean((2, 3)))
+
+
+def test_rewrite_behind_a_relu_reads_the_pool_before_it_is_overwritten():
+    torch.manual_seed(1)
+    model, samples = Between(), _images(16)
+    graph = build_graph(model, NORMALIZE, IMAGE, "conv", "loss_mean", _open(4))
+    assert "Sign" in {node.op_type for node in onnx.load_model_from_string(graph).graph.node}
+    parity = check_parity(graph, model, NORMALIZE, IMAGE, "conv", "loss_mean", samples)
+    assert parity.heatmap <= 1e-5
+
+
+def test_one_dimensional_net_has_heatmaps_of_height_one():
+    torch.manual_seed(0)
+    spec = ArrayInput(shape=(2, 30))
+    model = nn.Sequential(
+        nn.Conv1d(2, 8, 5), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 8, 3), nn.ReLU(),
+        nn.AvgPool1d(3), nn.Flatten(), nn.Linear(24, 4),
+    )  # fmt: skip
+    samples = np.random.default_rng(0).normal(size=(9, 2, 30)).astype(np.float32)
+    graph = build_graph(model, Identity(), spec, "1", "loss_mean", _open(4))
+    parity = check_parity(graph, model, Identity(), spec, "1", "loss_mean", samples)
+    assert parity.heatmap <= 1e-5
+    with GradCam(model, "1") as gradcam:
+        cam = gradcam(torch.from_numpy(samples), SCORES["loss_mean"])
+    maps = _run(graph, samples)["heatmap"]
+    assert maps.shape == (9, 1, 26)
+    np.testing.assert_allclose(maps, cam.heatmap.numpy(), atol=1e-5 * maps.max())
