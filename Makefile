@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## the whole loop on scikit-learn's digits, about a minute; then see demo/digits
-	$(BIN)/dripgate demo --json demo-digits.json
+	$(BIN)/dripgate demo --json demo/digits/demo.json
 
 test: lint ## everything CI checks: lint, types, import contract, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
@@ -48,4 +48,4 @@ score-study: $(READY) ## scores and proxies compared without retraining: docs/re
 	$(BIN)/python tools/score_study.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv demo demo-digits.json
+	rm -rf .venv demo

@@ -3,7 +3,10 @@
 import csv
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -12,6 +15,7 @@ import pytest
 import soundfile
 
 from dripgate.cli import main
+from dripgate.errors import StoreError
 from dripgate.store import Store
 
 
@@ -69,18 +73,20 @@ def test_a_text_file_among_images_is_counted_and_the_rest_decided(dripgate, loop
     for i, (_, payload) in enumerate(stream[:20]):
         (folder / f"{i}.png").write_bytes(payload)
     (folder / "note.jpg").write_text("dear diary")
-    code, out, _ = dripgate("run", loop / "gate.onnx", folder, "--store", tmp_path / "k.db",
-                            "--json", "-")  # fmt: skip
+    run = ("run", loop / "gate.onnx", folder, "--store", tmp_path / "k.db")
+    code, out, _ = dripgate(*run)
     assert code == 0
     assert "unreadable note.jpg: not an image" in out
-    assert json.loads(out[out.index("{") :])["summary"]["seen"] == 21
+    summary = json.loads(dripgate(*run, "--json", "-")[1])["summary"]
+    assert (summary["seen"], summary["unreadable"], summary["stored"]) == (21, 1, 0)
 
 
 def test_inspect_shows_gates_and_stores(dripgate, loop, gate):
-    code, out, _ = dripgate("inspect", loop / "gate.onnx", "--json", "-")
+    code, out, _ = dripgate("inspect", loop / "gate.onnx")
     assert code == 0
     assert gate.info.layer.why in out
-    assert json.loads(out[out.index("{\n") :])["info"]["schema"] == 1
+    said = json.loads(dripgate("inspect", loop / "gate.onnx", "--json", "-")[1])
+    assert said["info"]["layer"]["why"] == gate.info.layer.why
     code, out, _ = dripgate("inspect", loop / "kept.db")
     assert code == 0
     assert "keep" in out
@@ -118,7 +124,7 @@ def test_retrain_writes_a_better_model_and_its_gate(dripgate, loop, tmp_path):
         "--out", tmp_path / "m2.safetensors", "--gate", tmp_path / "g2.onnx", "--json", "-",
     )  # fmt: skip
     assert code == 0, err
-    said = json.loads(out[out.index("{\n") :])
+    said = json.loads(out)
     assert said["written"] == (said["new_accuracy"] >= said["old_accuracy"])
     assert (tmp_path / "m2.safetensors").exists() == said["written"]
     assert (tmp_path / "g2.onnx").exists() == said["written"]
@@ -177,6 +183,35 @@ def test_a_user_s_own_code(dripgate, photos, tmp_path, monkeypatch):
                             "--mean", "0.5", "--std", "0.25", "--keep", "0.5")  # fmt: skip
     assert code == 0, err
     assert (tmp_path / "gate.onnx").stat().st_size > 10_000
+
+
+def test_a_signal_ends_the_stream_and_what_was_read_is_kept(loop, tmp_path, stream):
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    for i, (_, payload) in enumerate(stream[:60]):
+        (folder / f"{i:03d}.png").write_bytes(payload)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dripgate", "run", loop / "gate.onnx", folder, "--follow",
+         "--store", tmp_path / "k.db", "--json", "-"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+    def seen():
+        try:
+            with Store(tmp_path / "k.db", read_only=True) as store:
+                return store.counters.get("seen", 0)
+        except StoreError:
+            return 0
+
+    while seen() < 60:
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    summary = json.loads(out)["summary"]
+    assert summary["seen"] == 60
+    with Store(tmp_path / "k.db") as store:
+        assert len(store) == summary["stored"] > 0
 
 
 # What is wrong ----------------------------------------------------------------------------------

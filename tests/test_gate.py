@@ -108,6 +108,12 @@ def test_another_shape_or_dtype_is_refused(gate, spec):
         gate(np.zeros((2, *spec.shape), np.float32))
 
 
+def test_one_wrong_array_among_right_ones_is_refused(gate, spec):
+    right, wrong = np.zeros(spec.shape, np.uint8), np.zeros((3, 3, 1), np.uint8)
+    with pytest.raises(GateError, match="samples are uint8"):
+        gate.decide_batch([right, wrong])
+
+
 def test_saved_whole_and_loaded_equal(gate, tmp_path):
     gate.save(tmp_path / "again.onnx")
     again = Gate.load(tmp_path / "again.onnx")

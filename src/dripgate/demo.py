@@ -10,13 +10,14 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import msgspec
 import numpy as np
 
 from dripgate.data import Dataset, LabelledFile, Split, infer_input, load, open_source
-from dripgate.errors import DataError, UserError
+from dripgate.errors import DataError, MissingExtra, UserError
 from dripgate.gate import Gate
 from dripgate.report import (
     ClassShare,
@@ -117,6 +118,8 @@ def demo(
 
     Raises UserError where the data or the folder cannot be used.
     """
+    if find_spec("jinja2") is None:
+        raise MissingExtra("the demo's report", "report")
     say = say or (lambda _: None)
     plan = PLANS.get(data, Plan())
     plan = replace(plan, steps=steps or plan.steps)

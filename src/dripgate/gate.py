@@ -105,7 +105,11 @@ class Gate:
         readable, arrays = [], []
         for i, sample in enumerate(samples):
             try:
-                arrays.append(self.decode(sample) if isinstance(sample, Sample) else sample)
+                arrays.append(
+                    self.decode(sample)
+                    if isinstance(sample, Sample)
+                    else self._checked(sample[None])[0]
+                )
                 readable.append(i)
             except UnreadableError as error:
                 verdicts[i] = unreadable(str(error))
@@ -116,14 +120,17 @@ class Gate:
         return [verdict for verdict in verdicts if verdict is not None]
 
     def _run(self, names: list[str], samples: Array) -> list[Array]:
+        outputs: list[Any] = self._session.run(names, {INPUT_NAME: self._checked(samples)})
+        return outputs
+
+    def _checked(self, samples: Array) -> Array:
         expected = self.info.input
         if samples.shape[1:] != expected.shape or samples.dtype != expected.dtype:
             raise GateError(
                 f"{self.name}: samples are {samples.dtype} {samples.shape}, "
                 f"expected {expected.dtype} (N, {', '.join(map(str, expected.shape))})"
             )
-        outputs: list[Any] = self._session.run(names, {INPUT_NAME: samples})
-        return outputs
+        return samples
 
 
 def unreadable(cause: str) -> Verdict:

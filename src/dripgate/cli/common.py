@@ -1,7 +1,7 @@
 """What the commands share: JSON files, progress bars, and options that recur."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,20 @@ from dripgate.files import write_whole
 
 json_option = click.option(
     "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write what the terminal shows to this file, as JSON ('-' for standard output).",
+    help="Also write the result to this file as JSON; '-' prints it instead of the text.",
 )  # fmt: skip
 seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
 
 
-def write_json(path: Path | None, value: Any) -> None:
-    """Write ``value`` as indented JSON, if there is a path; '-' is standard output."""
-    if path is None:
-        return
+def show(lines: Iterable[str], value: Any, path: Path | None) -> None:
+    """Print a command's result, and write it as JSON where ``path`` says; '-' prints only that."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
     if str(path) == "-":
-        sys.stdout.write(text.decode())
+        click.echo(text.decode(), nl=False)
+        return
+    for line in lines:
+        click.echo(line)
+    if path is None:
         return
     try:
         write_whole(path, text)

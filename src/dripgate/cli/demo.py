@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli.common import json_option, percent, say, seed_option, write_json
+from dripgate.cli.common import json_option, percent, say, seed_option, show
 from dripgate.demo import PLANS, ROWS, Result, demo
 from dripgate.store.size import format_size
 
@@ -36,9 +36,7 @@ def command(
     out = out or Path("demo", Path(data).name.split(".")[0])
     line = " ".join(["dripgate", *sys.argv[1:]])
     result = demo(data, out, seed=seed, steps=steps, say=say, command=line)
-    for text in described(result, out):
-        click.echo(text)
-    write_json(json_path, result)
+    show(described(result, out), result, json_path)
 
 
 def described(result: Result, out: Path) -> list[str]:

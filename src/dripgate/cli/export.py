@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from dripgate.cli.common import json_option, write_json
+from dripgate.cli.common import json_option, show
 from dripgate.errors import UserError
 from dripgate.store import Store
 from dripgate.store.records import StoredSample
@@ -44,10 +44,8 @@ def command(store: Path, kind: str, out: Path, json_path: Path | None) -> None:
             (out / file).write_bytes(stored.payload)
             rows.writerow([_field(stored, file, name) for name in _COLUMNS])
             written += 1
-    click.echo(
-        f"{out}: {written:,} samples and samples.csv; fill in 'label' and give it to retrain"
-    )
-    write_json(json_path, {"store": str(store), "out": str(out), "samples": written})
+    line = f"{out}: {written:,} samples and samples.csv; fill in 'label' and give it to retrain"
+    show([line], {"store": str(store), "out": str(out), "samples": written}, json_path)
 
 
 def _place(stored: StoredSample) -> PurePosixPath:

@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.common import json_option, parent_of, say, seed_option, write_json
+from dripgate.cli.common import json_option, parent_of, say, seed_option, show
 from dripgate.cli.models import model_options, open_model
 from dripgate.errors import UserError
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
@@ -50,10 +50,9 @@ def command(
     if curve:
         seen = gate.info.calibration
         curve.write_text(tradeoff_svg(seen.curve, seen.full, gate.info.keep), encoding="utf-8")
-    for line in describe.gate(gate.info):
-        click.echo(line)
-    click.echo(f"{out}: {len(gate.data) / 1e3:.0f} kB, fitted in {seconds:.1f} s")
-    write_json(json_path, {"gate": str(out), "seconds": seconds, "info": gate.info})
+    lines = describe.gate(gate.info)
+    lines.append(f"{out}: {len(gate.data) / 1e3:.0f} kB, fitted in {seconds:.1f} s")
+    show(lines, {"gate": str(out), "seconds": seconds, "info": gate.info}, json_path)
 
 
 def parse_keep(text: str) -> float | Literal["auto"]:

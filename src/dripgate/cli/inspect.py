@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from dripgate.cli import describe
-from dripgate.cli.common import json_option, write_json
+from dripgate.cli.common import json_option, show
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 from dripgate.gate_info import GateInfo
@@ -26,13 +26,7 @@ def command(path: Path, json_path: Path | None) -> None:
         with Store(path, read_only=True) as store:
             summary, meta = store.summary(), store.meta
         gate = msgspec.json.decode(meta["gate"], type=GateInfo) if "gate" in meta else None
-        _show(path, describe.store(summary, gate), summary, json_path)
+        show(describe.store(summary, gate), {"path": str(path), "info": summary}, json_path)
     else:
         info = Gate.load(path).info
-        _show(path, describe.gate(info), info, json_path)
-
-
-def _show(path: Path, lines: list[str], value: object, json_path: Path | None) -> None:
-    for line in lines:
-        click.echo(line)
-    write_json(json_path, {"path": str(path), "info": value})
+        show(describe.gate(info), {"path": str(path), "info": info}, json_path)

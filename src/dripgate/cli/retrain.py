@@ -12,7 +12,7 @@ from dripgate.cli.common import (
     progress,
     say,
     seed_option,
-    write_json,
+    show,
 )
 from dripgate.cli.models import model_options, open_model
 
@@ -54,28 +54,25 @@ def command(
             store, dataset, classifier,
             labels=given, fine_tune=fine_tune, recipe=recipe, progress=step,
         )  # fmt: skip
-    say(
+    lines = [
         f"{result.used:,} kept samples used, {result.unlabelled:,} without a label, "
-        f"{result.unknown:,} with a label the model does not know"
-    )
-    click.echo(
+        f"{result.unknown:,} with a label the model does not know",
         f"accuracy on {result.tested:,} held-out samples: old {percent(result.old_accuracy)}, "
-        f"new {percent(result.new_accuracy)}"
-    )
+        f"new {percent(result.new_accuracy)}",
+    ]
     if result.better:
         result.classifier.save(out)
-        click.echo(f"{out}: written, the new model is not worse")
-        if gate_out:
-            gate = fit(result.classifier, dataset, keep=wanted, seed=seed, say=say)
-            gate.save(gate_out)
-            for line in describe.gate(gate.info):
-                click.echo(line)
+        lines.append(f"{out}: written, the new model is not worse")
     else:
-        click.echo("the new model is worse: nothing was written, the old one stays")
-    write_json(json_path, {
+        lines.append("the new model is worse: nothing was written, the old one stays")
+    if result.better and gate_out:
+        gate = fit(result.classifier, dataset, keep=wanted, seed=seed, say=say)
+        gate.save(gate_out)
+        lines += [f"{gate_out}: written", *describe.gate(gate.info)]
+    show(lines, {
         "old_accuracy": result.old_accuracy, "new_accuracy": result.new_accuracy,
         "tested": result.tested, "used": result.used, "unlabelled": result.unlabelled,
         "unknown": result.unknown, "written": result.better,
         "model": str(out) if result.better else None,
         "gate": str(gate_out) if result.better and gate_out else None,
-    })  # fmt: skip
+    }, json_path)  # fmt: skip

@@ -1,12 +1,14 @@
 """dripgate run: the Application Phase."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.common import json_option, say, write_json
+from dripgate.cli.common import json_option, say, show
 from dripgate.gate import Gate
 from dripgate.store import Store
 from dripgate.stream.loop import BATCH, run
@@ -19,7 +21,7 @@ from dripgate.types import Sample
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--store", required=True, type=click.Path(path_type=Path), help="Store to keep in.")
 @click.option("--limit", help="Most the store may take on disk, such as 500MB; remembered.")
-@click.option("--follow", is_flag=True, help="Go on as files arrive in the folder, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Go on as files arrive, until Ctrl-C or SIGTERM.")
 @click.option("--batch", default=BATCH, show_default=True, help="Samples decided together.")
 @json_option
 def command(
@@ -28,22 +30,30 @@ def command(
 ) -> None:  # fmt: skip
     """Decide about every sample of SOURCE, a folder or an archive, and store what GATE keeps."""
     opened = Gate.load(gate, threads=0)
-    samples = _reported(watch(source, follow=follow))
+    stop = _stop_on_signals()
+    samples = _reported(watch(source, follow=follow, stop=stop.is_set))
     with Store(store, limit) as kept:
         summary = run(opened, samples, kept, batch=1 if follow else batch)
         on_disk = kept.disk_bytes
-    for line in describe.run(summary, store, on_disk):
-        click.echo(line)
-    write_json(json_path, {"gate": str(gate), "source": str(source), "store": str(store),
-                           "store_bytes": on_disk, "summary": summary})  # fmt: skip
+    show(
+        describe.run(summary, store, on_disk),
+        {"gate": str(gate), "source": str(source), "store": str(store), "store_bytes": on_disk,
+         "summary": summary},
+        json_path,
+    )  # fmt: skip
+
+
+def _stop_on_signals() -> Event:
+    """Ctrl-C and SIGTERM end the stream: what was read is decided, committed and reported."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _reported(samples: Iterator[Sample], every: int = 1000) -> Iterator[Sample]:
-    """The same samples; says now and then how many there were. Ctrl-C ends the stream."""
-    try:
-        for count, sample in enumerate(samples, 1):
-            yield sample
-            if count % every == 0:
-                say(f"{count:,} samples")
-    except KeyboardInterrupt:
-        say("interrupted: finishing what was read")
+    """The same samples; says now and then how many there were."""
+    for count, sample in enumerate(samples, 1):
+        yield sample
+        if count % every == 0:
+            say(f"{count:,} samples")

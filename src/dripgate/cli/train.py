@@ -9,9 +9,8 @@ from dripgate.cli.common import (
     parent_of,
     percent,
     progress,
-    say,
     seed_option,
-    write_json,
+    show,
 )
 
 
@@ -45,13 +44,13 @@ def command(
     with progress(steps, "training") as step:
         trained = train_first(dataset, arch, recipe, holdout=holdout, progress=step)
     trained.classifier.save(out)
-    say(
+    line = (
         f"{out}: {arch}, {len(dataset.classes)} classes, accuracy {percent(trained.accuracy)} on "
         f"{len(dataset.test):,} test samples, {trained.seconds:.1f} s"
     )
-    write_json(json_path, {
+    show([line], {
         "model": str(out), "data": data, "arch": arch, "steps": steps, "seed": seed,
         "classes": dataset.classes, "trained_on": trained.samples, "tested": len(dataset.test),
         "accuracy": trained.accuracy, "seconds": trained.seconds,
         "skipped": [entry._asdict() for entry in dataset.skipped],
-    })  # fmt: skip
+    }, json_path)  # fmt: skip
