@@ -6,11 +6,17 @@ import torch
 from torch import nn
 
 import dripgate
+from dripgate import heatmap
 from dripgate.data import load
 from dripgate.errors import DataError, ModelError, UserError
 from dripgate.gate import Gate
+from dripgate.heatmap import SCORES
 from dripgate.training.classifier import load_classifier
+from dripgate.training.first import train_first
 from dripgate.training.fit import fit, run_all
+from dripgate.training.gradcam import GradCam
+from dripgate.training.preprocess import build
+from dripgate.training.train import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +109,45 @@ def test_the_model_is_left_as_it_was(loop, dataset):
     assert not model[0].training
     assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "lenet", "dscnn"])
+@pytest.mark.parametrize("score", ["loss_mean", "evidence_mean"])
+def test_trained_reference_nets_agree_with_autograd_and_numpy(nets, arch, score):
+    classifier, dataset = nets[arch]
+    made = fit(classifier, dataset, keep=0.5, score=score)
+    x = dataset.test.x[:50]
+    outputs = made(x)
+    inputs = build(classifier.info.preprocessing, classifier.info.input)(torch.from_numpy(x))
+    spec = SCORES[score]
+    with GradCam(classifier.model, made.info.layer.name) as gradcam:
+        cam = gradcam(inputs, spec)
+    # onnxruntime against autograd
+    for name in ("score", "heatmap", "logits", "embedding"):
+        expected = getattr(cam, name).detach().numpy()
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(getattr(outputs, name), expected, atol=1e-4 * scale, rtol=0)
+    # NumPy against autograd, split by hand
+    cut = int(made.info.layer.name) + 1
+    A = classifier.model[:cut](inputs).detach().requires_grad_()
+    logits = classifier.model[cut:](A)
+    predicted = logits.argmax(1)
+    loss = torch.nn.functional.cross_entropy(logits, predicted, reduction="sum")
+    objective = loss if spec.objective == "loss" else logits.max(1).values.sum()
+    (gradients,) = torch.autograd.grad(objective, A)
+    by_hand = heatmap.heatmap(A.detach().numpy(), gradients.numpy(), spec.sign)
+    expected = cam.heatmap.detach().numpy()
+    np.testing.assert_allclose(by_hand, expected, atol=1e-5 * expected.max(), rtol=0)
+    assert expected.max() > 0
+
+
+@pytest.fixture(scope="module")
+def nets():
+    """Each reference net, trained on digits until it knows most of them."""
+    dataset = load("digits")
+    trained = {}
+    for arch, steps in (("resnet8", 80), ("lenet", 300), ("dscnn", 80)):
+        first = train_first(dataset, arch, Recipe(steps=steps, batch=64, lr=0.1))
+        assert first.accuracy > 0.8
+        trained[arch] = first.classifier, dataset
+    return trained
