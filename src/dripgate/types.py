@@ -146,6 +146,10 @@ class Reason(StrEnum):
     BAND = "band"  # the score is inside the band (keep) or outside of it (drop)
     QUALITY = "quality"  # the heatmap's shape is outside its calibrated range
     UNREADABLE = "unreadable"  # the payload could not be decoded
+    BUDGET = "budget"  # worth keeping, but not within the budget
+    DUPLICATE = "duplicate"  # the same scene as something kept recently
+    FLOOR = "class floor"  # its class would dry up otherwise
+    AUDIT = "audit"  # kept at random, so that what is dropped stays measurable
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

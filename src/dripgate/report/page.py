@@ -6,7 +6,6 @@ bytes; every picture has a text, and every colour a second sign.
 """
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dripgate.errors import MissingExtra, UserError
+from dripgate.files import write_whole
 from dripgate.heatmap import EMPTY
 from dripgate.report import charts, pictures, svg, words
 from dripgate.report.model import ClassShare, Example, Outcome, Report
@@ -87,17 +87,9 @@ def write(report: Report, path: Path) -> None:
     Missing folders are made. Raises UserError where the file cannot be written, and MissingExtra.
     """
     text = render(report).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, text)
     except OSError as error:
         raise UserError(
             f"report {path}: cannot be written ({error.strerror or error}); "
