@@ -106,7 +106,8 @@ def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path
     code, out, err = dripgate(
         "retrain", loop / "kept.db", "--data", loop / "labelled.zip",
         "--model", loop / "model.safetensors", "--labels", tmp_path / "labels.csv",
-        "--out", tmp_path / "m2.safetensors", "--steps", "3", "--json", tmp_path / "r.json",
+        "--out", tmp_path / "m2.safetensors", "--steps", "3", "--from-scratch",
+        "--json", tmp_path / "r.json",
     )  # fmt: skip
     said = json.loads((tmp_path / "r.json").read_text())
     assert code == 0, err
@@ -120,7 +121,7 @@ def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path
 def test_retrain_writes_a_better_model_and_its_gate(dripgate, loop, tmp_path):
     code, out, err = dripgate(
         "retrain", loop / "kept.db", "--data", loop / "labelled.zip",
-        "--model", loop / "model.safetensors", "--fine-tune", "--steps", "1",
+        "--model", loop / "model.safetensors", "--steps", "1",
         "--out", tmp_path / "m2.safetensors", "--gate", tmp_path / "g2.onnx", "--json", "-",
     )  # fmt: skip
     assert code == 0, err

@@ -34,7 +34,7 @@ from dripgate.stream.sources import watch
 from dripgate.training.classifier import Classifier
 from dripgate.training.first import First, train_first
 from dripgate.training.fit import fit, run_all
-from dripgate.training.retrain import retrain
+from dripgate.training.retrain import onward, retrain
 from dripgate.training.train import Recipe
 from dripgate.types import Array, Decision, ImageInput, Reason, Sample, Verdict
 
@@ -46,12 +46,14 @@ EXAMPLES = 12
 class Plan:
     """How much of a data set the demo uses, sized for a few minutes on two cores.
 
-    initial: share of the train samples that are labelled at the start. most: train samples used,
-    test: test samples used. size: side that images are resized to, None leaves them.
+    steps: for the first model; onward: for every row, from the first model on. initial: share of
+    the train samples that are labelled at the start. most: train samples used, test: test samples
+    used. size: side that images are resized to, None leaves them.
     """
 
     arch: str = "resnet8"
     steps: int = 500
+    onward: int = 300
     lr: float = 0.1
     flip: bool = False
     size: int | None = None
@@ -61,11 +63,11 @@ class Plan:
 
 
 PLANS = {
-    "digits": Plan(steps=300, initial=0.25),
-    "mnist": Plan("lenet", steps=1500, most=60_000, initial=0.05, test=10_000),
+    "digits": Plan(steps=200, onward=150, initial=0.25),
+    "mnist": Plan("lenet", steps=1500, onward=1500, most=60_000, initial=0.05, test=10_000),
     "cifar10": Plan(flip=True, test=10_000),
     "plantvillage": Plan(flip=True, size=32),
-    "speechcommands": Plan(steps=400),
+    "speechcommands": Plan(steps=400, onward=200),
 }
 
 
@@ -122,7 +124,7 @@ def demo(
         raise MissingExtra("the demo's report", "report")
     say = say or (lambda _: None)
     plan = PLANS.get(data, Plan())
-    plan = replace(plan, steps=steps or plan.steps)
+    plan = replace(plan, steps=steps or plan.steps, onward=steps or plan.onward)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -141,23 +143,23 @@ def demo(
     say(f"[4/6] running the gate over {stream.name}, without torch's help")
     streamed = _run(gate, stream, out / "kept.db")
 
-    say("[5/6] retraining on initial + kept")
+    say(f"[5/6] training on, {plan.onward} steps, with initial + kept")
     started = time.perf_counter()
-    result = retrain(out / "kept.db", dataset, first.classifier)
+    recipe = msgspec.structs.replace(onward(first.classifier.info.recipe), steps=plan.onward)
+    result = retrain(out / "kept.db", dataset, first.classifier, recipe=recipe)
     if result.better:
         result.classifier.save(out / "model2.safetensors")
     retrain_seconds = time.perf_counter() - started
 
-    say("[6/6] the same number of steps on everything, on random and on margin's choice")
-    accuracy = {"initial": result.old_accuracy} | _compare(
-        first.classifier, dataset, gate, stream, result.used, seed, say
-    )
-    accuracy["dripgate"] = result.new_accuracy
+    say("[6/6] the same number of steps with nothing, everything, random's and margin's choice")
+    accuracy = _compare(first.classifier, dataset, gate, stream, result.used, recipe, say) | {
+        "dripgate": result.new_accuracy
+    }
     seconds = {"train": first.seconds, "fit": fit_seconds, "run": streamed.summary.seconds,
                "retrain": retrain_seconds}  # fmt: skip
     summary = streamed.summary
     outcome = Outcome(
-        accuracy={name: accuracy[name] for name in ROWS}, steps=plan.steps, stream=summary.seen,
+        accuracy={name: accuracy[name] for name in ROWS}, steps=plan.onward, stream=summary.seen,
         kept=summary.kept, quarantined=summary.quarantined, bytes_seen=summary.bytes_seen,
         bytes_kept=summary.bytes_stored, seconds=seconds, tested=len(dataset.test),
     )  # fmt: skip
@@ -168,7 +170,7 @@ def demo(
         quarantined=summary.quarantined, storage_saved=outcome.bytes_saved,
         bytes_seen=summary.bytes_seen, bytes_kept=summary.bytes_stored,
         accuracy=dict(outcome.accuracy), seconds=seconds, gate=str(out / "gate.onnx"),
-        store=str(out / "kept.db"), report=str(report), steps=plan.steps,
+        store=str(out / "kept.db"), report=str(report), steps=plan.onward,
         tested=len(dataset.test), keep_expected=gate.info.keep,
     )  # fmt: skip
 
@@ -249,18 +251,19 @@ def _run(gate: Gate, stream: Path, path: Path) -> _Streamed:
 
 
 def _compare(
-    classifier: Classifier, dataset: Dataset, gate: Gate, stream: Path, count: int, seed: int,
-    say: Say,
+    classifier: Classifier, dataset: Dataset, gate: Gate, stream: Path, count: int,
+    recipe: Recipe, say: Say,
 ) -> dict[str, float]:  # fmt: skip
-    """Test accuracy after training on initial + everything, + random, + margin's choice."""
+    """Test accuracy after training on with initial + nothing, everything, random, margin."""
     decoded = load(stream, classifier.info.input, cache=False)
     arrived = Split.concat(decoded.train, decoded.test)
     arrived_y = classifier.indices(decoded.classes, decoded.name)[arrived.y]
     ordered = np.sort(run_all(gate, arrived).logits, axis=1)
     margin = ordered[:, -1] - ordered[:, -2]
     choices = {
+        "initial": np.arange(0),
         "full": np.arange(len(arrived)),
-        "random": np.random.default_rng([seed, 1]).permutation(len(arrived))[:count],
+        "random": np.random.default_rng([recipe.seed, 1]).permutation(len(arrived))[:count],
         "margin": np.argsort(margin)[:count],
     }
     initial, _ = classifier.parts(dataset)
@@ -269,7 +272,7 @@ def _compare(
     for name, chosen in choices.items():
         x = np.concatenate([initial.x, arrived.x[chosen]])
         y = np.concatenate([class_of[initial.y], arrived_y[chosen]])
-        trained = classifier.trained(x, y)
+        trained = classifier.trained(x, y, recipe, fresh=False)
         accuracy[name] = trained.accuracy(dataset.test.x, class_of[dataset.test.y])
         say(f"      {name}: {len(chosen):,} of the stream, accuracy {accuracy[name]:.4f}")
     return accuracy

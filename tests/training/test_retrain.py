@@ -64,12 +64,12 @@ def test_old_and_new_are_compared_on_the_same_test_samples(loop, classifier):
     assert result.classifier.info.holdout == classifier.info.holdout
 
 
-def test_fine_tuning_stays_near_the_old_model(loop, classifier):
+def test_training_goes_on_from_the_old_weights_unless_from_scratch(loop, classifier):
     gentle = Recipe(steps=2, batch=32, lr=1e-6)
-    tuned = retrain(loop / "kept.db", loop / "labelled.zip", classifier,
-                    fine_tune=True, recipe=gentle)  # fmt: skip
-    assert abs(tuned.new_accuracy - tuned.old_accuracy) < 0.02
-    fresh = retrain(loop / "kept.db", loop / "labelled.zip", classifier, recipe=gentle)
+    store, data = loop / "kept.db", loop / "labelled.zip"
+    onward = retrain(store, data, classifier, recipe=gentle)
+    assert abs(onward.new_accuracy - onward.old_accuracy) < 0.02
+    fresh = retrain(store, data, classifier, recipe=gentle, from_scratch=True)
     assert not fresh.better
 
 

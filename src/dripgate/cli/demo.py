@@ -53,7 +53,7 @@ def described(result: Result, out: Path) -> list[str]:
         f"  storage saved  {percent(result.storage_saved)} of the bytes "
         f"({format_size(result.bytes_kept)} of {format_size(result.bytes_seen)} stored), "
         f"{percent(1 - (result.kept + result.quarantined) / max(result.stream, 1))} of the samples",
-        f"  steps          {result.steps} of training, the same for every row",
+        f"  steps          {result.steps} onward from the first model, the same for every row",
         f"  time           {spent}",
         "",
         f"Look at {result.report}. The phases by hand:",

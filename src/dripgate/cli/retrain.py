@@ -24,14 +24,14 @@ from dripgate.cli.models import model_options, open_model
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New model file.")
 @click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
-@click.option("--fine-tune", is_flag=True, help="Go on from the old weights, not from scratch.")
+@click.option("--from-scratch", is_flag=True, help="Begin with new weights, not the old ones.")
 @click.option("--steps", type=int, help="Training steps; by default as the model was trained.")
 @click.option("--keep", default="auto", show_default=True, help="For the new gate.")
 @seed_option
 @json_option
 def command(
     store: Path, data: str, model: str, weights: Path | None, size: int | None, mean: str | None,
-    std: str | None, out: Path, gate_out: Path | None, labels: Path | None, fine_tune: bool,
+    std: str | None, out: Path, gate_out: Path | None, labels: Path | None, from_scratch: bool,
     steps: int | None, keep: str, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
@@ -39,20 +39,19 @@ def command(
 
     from dripgate.cli.fit import parse_keep
     from dripgate.training.fit import fit
-    from dripgate.training.retrain import read_labels, retrain
+    from dripgate.training.retrain import onward, read_labels, retrain
 
     for path in filter(None, (out, gate_out)):
         parent_of(path)
     given = read_labels(labels) if labels else {}
     wanted = parse_keep(keep)
     classifier, dataset = open_model(data, model, weights, size, mean, std)
-    recipe = msgspec.structs.replace(
-        classifier.info.recipe, seed=seed, steps=steps or classifier.info.recipe.steps
-    )
+    recipe = classifier.info.recipe if from_scratch else onward(classifier.info.recipe)
+    recipe = msgspec.structs.replace(recipe, seed=seed, steps=steps or recipe.steps)
     with progress(recipe.steps, "retraining") as step:
         result = retrain(
             store, dataset, classifier,
-            labels=given, fine_tune=fine_tune, recipe=recipe, progress=step,
+            labels=given, from_scratch=from_scratch, recipe=recipe, progress=step,
         )  # fmt: skip
     lines = [
         f"{result.used:,} kept samples used, {result.unlabelled:,} without a label, "

@@ -24,7 +24,7 @@ EXAMPLES = 12  # shown per decision
 UNREADABLE = 20  # shown in all
 
 _RULES = {
-    "initial": "before retraining",
+    "initial": "initial samples only",
     "full": "training on everything",
     "dripgate": "dripgate",
     "random": "random, same count",
