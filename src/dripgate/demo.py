@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -35,10 +36,11 @@ from dripgate.training.classifier import Classifier
 from dripgate.training.first import First, train_first
 from dripgate.training.fit import fit, run_all
 from dripgate.training.retrain import onward, retrain
-from dripgate.training.train import Recipe
+from dripgate.training.train import Progress, Recipe
 from dripgate.types import Array, Decision, ImageInput, Reason, Sample, Verdict
 
 Say = Callable[[str], None]
+Bar = Callable[[int, str], AbstractContextManager[Progress | None]]
 EXAMPLES = 12
 
 
@@ -97,7 +99,6 @@ class _Streamed:
     """What the run over the stream showed."""
 
     summary: Summary
-    store_bytes: int
     scores: list[float] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     examples: dict[Decision, list[tuple[Sample, Verdict]]] = field(default_factory=dict)
@@ -114,15 +115,17 @@ class _Streamed:
 
 def demo(
     data: str, out: Path, *, seed: int = 0, steps: int | None = None,
-    say: Say | None = None, command: str = "",
+    say: Say | None = None, bar: Bar | None = None, command: str = "",
 ) -> Result:  # fmt: skip
     """Run all phases on ``data`` and write everything into the folder ``out``.
 
-    Raises UserError where the data or the folder cannot be used.
+    say: is told what is being done. bar: makes the progress bar of one training run, from its
+    length and label. command: what the report says it was made by. Raises UserError where the
+    data or the folder cannot be used.
     """
     if find_spec("jinja2") is None:
         raise MissingExtra("the demo's report", "report")
-    say = say or (lambda _: None)
+    say, bar = say or (lambda _: None), bar or _no_bar
     plan = PLANS.get(data, Plan())
     plan = replace(plan, steps=steps or plan.steps, onward=steps or plan.onward)
     try:
@@ -135,7 +138,8 @@ def demo(
     dataset = _load(data, labelled, plan)
 
     say(f"[2/6] training {plan.arch} on the initial samples, {plan.steps} steps")
-    first = _train(dataset, plan, seed, out)
+    with bar(plan.steps, "      training") as step:
+        first = _train(dataset, plan, seed, out, step)
 
     say("[3/6] fitting the gate")
     gate, fit_seconds = _fit(first.classifier, dataset, seed, out, say)
@@ -144,17 +148,17 @@ def demo(
     streamed = _run(gate, stream, out / "kept.db")
 
     say(f"[5/6] training on, {plan.onward} steps, with initial + kept")
-    started = time.perf_counter()
     recipe = msgspec.structs.replace(onward(first.classifier.info.recipe), steps=plan.onward)
-    result = retrain(out / "kept.db", dataset, first.classifier, recipe=recipe)
+    started = time.perf_counter()
+    with bar(plan.onward, "      dripgate") as step:
+        result = retrain(out / "kept.db", dataset, first.classifier, recipe=recipe, progress=step)
+    retrain_seconds = time.perf_counter() - started
     if result.better:
         result.classifier.save(out / "model2.safetensors")
-    retrain_seconds = time.perf_counter() - started
 
     say("[6/6] the same number of steps with nothing, everything, random's and margin's choice")
-    accuracy = _compare(first.classifier, dataset, gate, stream, result.used, recipe, say) | {
-        "dripgate": result.new_accuracy
-    }
+    accuracy = _compare(first.classifier, dataset, gate, stream, result.used, recipe, bar)
+    accuracy["dripgate"] = result.new_accuracy
     seconds = {"train": first.seconds, "fit": fit_seconds, "run": streamed.summary.seconds,
                "retrain": retrain_seconds}  # fmt: skip
     summary = streamed.summary
@@ -176,6 +180,10 @@ def demo(
 
 
 ROWS = ("initial", "full", "dripgate", "random", "margin")
+
+
+def _no_bar(length: int, label: str) -> AbstractContextManager[Progress | None]:
+    return nullcontext()
 
 
 # The phases -------------------------------------------------------------------------------------
@@ -225,9 +233,9 @@ def _load(data: str, labelled: Path, plan: Plan) -> Dataset:
     return replace(load(source, spec, cache=False), name=data)
 
 
-def _train(dataset: Dataset, plan: Plan, seed: int, out: Path) -> First:
+def _train(dataset: Dataset, plan: Plan, seed: int, out: Path, progress: Progress | None) -> First:
     recipe = Recipe(steps=plan.steps, lr=plan.lr, flip=plan.flip, seed=seed)
-    first = train_first(dataset, plan.arch, recipe)
+    first = train_first(dataset, plan.arch, recipe, progress=progress)
     first.classifier.save(out / "model.safetensors")
     return first
 
@@ -244,15 +252,14 @@ def _fit(
 def _run(gate: Gate, stream: Path, path: Path) -> _Streamed:
     path.unlink(missing_ok=True)
     with Store(path) as store:
-        streamed = _Streamed(Summary(), 0)
+        streamed = _Streamed(Summary())
         streamed.summary = run(gate, watch(stream), store, on_verdicts=streamed.note)
-        streamed.store_bytes = store.disk_bytes
     return streamed
 
 
 def _compare(
     classifier: Classifier, dataset: Dataset, gate: Gate, stream: Path, count: int,
-    recipe: Recipe, say: Say,
+    recipe: Recipe, bar: Bar,
 ) -> dict[str, float]:  # fmt: skip
     """Test accuracy after training on with initial + nothing, everything, random, margin."""
     decoded = load(stream, classifier.info.input, cache=False)
@@ -272,9 +279,9 @@ def _compare(
     for name, chosen in choices.items():
         x = np.concatenate([initial.x, arrived.x[chosen]])
         y = np.concatenate([class_of[initial.y], arrived_y[chosen]])
-        trained = classifier.trained(x, y, recipe, fresh=False)
+        with bar(recipe.steps, f"      {name}") as step:
+            trained = classifier.trained(x, y, recipe, fresh=False, progress=step)
         accuracy[name] = trained.accuracy(dataset.test.x, class_of[dataset.test.y])
-        say(f"      {name}: {len(chosen):,} of the stream, accuracy {accuracy[name]:.4f}")
     return accuracy
 
 
