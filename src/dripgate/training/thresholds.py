@@ -11,8 +11,8 @@ it was dropped):
 
 So L(s(k)) is the accuracy expected of keeping k, and L(k) is random's, on the same scale. The
 probe is optimistic about small fractions, because a linear head needs few samples, so it draws
-the curve but does not decide: ``auto`` is where s(k) - k is largest. Beyond that break-even a
-further sample carries less than the average signal.
+the curve but does not decide: ``auto`` is where the gain on random, s(k) - k, is largest, within
+one standard error. Beyond that break-even a further sample carries less than the average signal.
 """
 
 from collections.abc import Callable
@@ -114,8 +114,8 @@ class _Band:
 def learn(seen: Observed, keep: Keep, seed: int) -> Learned:
     """Choose the band and the quality range.
 
-    keep: the fraction to keep, or "auto": the fraction that gains most on random, beyond which a
-    further sample carries less than the average learning signal.
+    keep: the fraction to keep, or "auto": the smallest that gains as much on random as any, within
+    one standard error.
     Raises UserError for a fraction outside 0…1.
     """
     if keep != "auto" and not 0 < keep <= 1:
@@ -124,7 +124,7 @@ def learn(seen: Observed, keep: Keep, seed: int) -> Learned:
     shares = {band: band.shares(seen) for band in _bands()}
     best = np.max(list(shares.values()), axis=0)
     full = float(probe(1.0))
-    wanted = float(GRID[(best - GRID).argmax()]) if keep == "auto" else keep
+    wanted = _break_even(best, len(seen.labels)) if keep == "auto" else keep
     nearest = int(np.abs(GRID - wanted).argmin())
     band = _preferred(shares, nearest, len(seen.labels))
     signal = shares[band]
@@ -168,6 +168,17 @@ def probe_accuracy(x: Array, y: Array, train: Array, test: Array, ridge: float =
 def _bands() -> list[_Band]:
     """All that are tried, in order of preference: bands per class keep the mix of classes."""
     return [_Band(per_class, top) for top in TOPS for per_class in (True, False)]
+
+
+def _break_even(signal: Array, n: int) -> float:
+    """The smallest fraction whose gain on random is within one standard error of the largest.
+
+    The gain is flat around its largest value, whose place is therefore mostly chance.
+    """
+    gain = signal - GRID
+    at = int(gain.argmax())
+    error = np.sqrt(signal[at] * max(1 - signal[at], 0) / n)
+    return float(GRID[int((gain >= gain[at] - error).argmax())])
 
 
 def _preferred(shares: dict[_Band, Array], at: int, n: int) -> _Band:
