@@ -17,6 +17,7 @@ import soundfile
 from dripgate.cli import main
 from dripgate.errors import StoreError
 from dripgate.store import Store
+from dripgate.types import Decision, Sample
 
 
 @pytest.fixture
@@ -91,6 +92,51 @@ def test_inspect_shows_gates_and_stores(dripgate, loop, gate):
     assert code == 0
     assert "keep" in out
     assert "predicted" in out
+
+
+def test_run_with_a_policy_and_what_inspect_says_of_it(dripgate, loop, tmp_path):
+    store = tmp_path / "k.db"
+    run = ("run", loop / "gate.onnx", loop / "stream.zip", "--store", store)
+    code, out, _ = dripgate(*run, "--keep", "0.1", "--audit", "0.02", "--json", tmp_path / "r.json")
+    assert code == 0
+    reasons = json.loads((tmp_path / "r.json").read_text())["summary"]["reasons"]
+    assert {"keep: band", "drop: band", "keep: audit"} <= set(reasons)
+    assert all(f"  {why} " in out for why in reasons)
+    code, out, _ = dripgate("inspect", store)
+    assert code == 0
+    policy = json.loads(dripgate("inspect", store, "--json", "-")[1])["policy"]
+    assert policy["reasons"] == reasons
+    assert policy["rules"]["keep"] == 0.1
+    assert policy["estimates"]["covered"] == 1
+    for words in (
+        "estimates ",
+        "accuracy ",
+        "kept by chance",
+        f"{policy['classes'][0]['kept']} of",
+    ):
+        assert words in out
+
+
+def test_run_without_a_policy_is_the_gate_alone(dripgate, loop, tmp_path, gate, stream):
+    run = ("run", loop / "gate.onnx", loop / "stream.zip", "--store", tmp_path / "k.db")
+    said = json.loads(dripgate(*run, "--json", "-")[1])["summary"]
+    verdicts = gate.decide_batch([Sample(payload, name) for name, payload in stream])
+    assert said["kept"] == sum(v.decision is Decision.KEEP for v in verdicts)
+    assert set(said["reasons"]) <= {"keep: band", "drop: band", "quarantine: quality"}
+    assert json.loads(dripgate("inspect", tmp_path / "k.db", "--json", "-")[1])["policy"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--budget", "200/year"), ("200/year", "200/h or 500MB/week")),
+        (("--keep", "5"), ("keep is 5", "above 0 and up to 1")),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(dripgate, loop, tmp_path, options, words):
+    run = ("run", loop / "gate.onnx", loop / "stream.zip", "--store", tmp_path / "k.db")
+    refused(dripgate(*run, *options), *words)
+    assert not (tmp_path / "k.db").exists()
 
 
 def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path):

@@ -101,6 +101,23 @@ class Gate:
 
     def decide_batch(self, samples: Sequence[Sample | Array]) -> list[Verdict]:
         """Verdicts in order, the same as one by one; unreadable samples get theirs too."""
+        return self._decide(samples, _BRIEF)[0]
+
+    def observe_batch(self, samples: Sequence[Sample | Array]) -> tuple[list[Verdict], FloatArray]:
+        """Verdicts as ``decide_batch`` gives them, and what a policy needs beside them.
+
+        That is the embeddings (N, D), NaN where a sample was unreadable.
+        """
+        verdicts, readable, rows = self._decide(samples, [*_BRIEF, "embedding"])
+        embeddings = np.full((len(samples), rows[0].shape[1] if rows else 0), np.nan, np.float32)
+        if rows:
+            embeddings[readable] = rows[0]
+        return verdicts, embeddings
+
+    def _decide(
+        self, samples: Sequence[Sample | Array], names: list[str]
+    ) -> tuple[list[Verdict], list[int], list[Array]]:
+        """Verdicts, which samples were readable, and the outputs beyond the brief ones of those."""
         verdicts: list[Verdict | None] = [None] * len(samples)
         readable, arrays = [], []
         for i, sample in enumerate(samples):
@@ -113,11 +130,12 @@ class Gate:
                 readable.append(i)
             except UnreadableError as error:
                 verdicts[i] = unreadable(str(error))
-        if arrays:
-            outputs = self._run(_BRIEF, np.stack(arrays))
-            for i, verdict in zip(readable, _verdicts(*outputs), strict=True):
+        outputs = self._run(names, np.stack(arrays)) if arrays else []
+        if outputs:
+            for i, verdict in zip(readable, _verdicts(*outputs[: len(_BRIEF)]), strict=True):
                 verdicts[i] = verdict
-        return [verdict for verdict in verdicts if verdict is not None]
+        found = [verdict for verdict in verdicts if verdict is not None]
+        return found, readable, outputs[len(_BRIEF) :]
 
     def _run(self, names: list[str], samples: Array) -> list[Array]:
         outputs: list[Any] = self._session.run(names, {INPUT_NAME: self._checked(samples)})

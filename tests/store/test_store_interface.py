@@ -341,3 +341,29 @@ def test_an_impossible_limit_names_the_smallest_possible(tmp_path, limit):
 def test_an_impossible_share_is_refused(tmp_path, share):
     with pytest.raises(StoreError, match="between 0 and 1"):
         Store(tmp_path / "kept.db", "1MB", quarantine_share=share)
+
+
+def test_texts_are_noted_with_the_samples_or_not_at_all(tmp_path, sample, verdict):
+    with Store(tmp_path / "kept.db") as store:
+        store.put_many([(sample(1), verdict())], counters={"seen": 1}, meta={"policy": "one"})
+        store.put_many([], meta={"policy": "two"})
+        assert store.meta["policy"] == "two"
+        with pytest.raises(StoreError):  # what is no number cannot be counted
+            store.put_many([(sample(2), verdict())], counters={"seen": "x"}, meta={"policy": "x"})
+        assert store.meta["policy"] == "two"
+        assert store.counters["seen"] == len(store) == 1
+
+
+def test_texts_noted_with_samples_stay_within_the_limit(tmp_path, sample, verdict):
+    limit, size = 600_000, 12_000
+    with Store(tmp_path / "kept.db", limit) as store:
+        for i in range(120):
+            pairs = [(sample(100 * i + j, 3000), verdict(i + j / 10)) for j in range(4)]
+            store.put_many(pairs, counters={"seen": 4}, meta={"policy": f"{i:03}" * (size // 3)})
+            assert store.disk_bytes <= limit
+            assert store.meta["policy"] == f"{i:03}" * (size // 3)
+        assert store.counters["seen"] == 480
+        assert len(store) > 30
+        assert store.check() == []
+        with pytest.raises(StoreError, match=r"cannot hold .* under the key 'policy'"):
+            store.put_many([], meta={"policy": "x" * limit})

@@ -1,11 +1,15 @@
 """Gates, stores and runs in lines for people."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dripgate.cli.common import percent
 from dripgate.gate_info import GateInfo
+from dripgate.policy import Alarm, Interval
 from dripgate.store.records import Summary as StoreSummary
 from dripgate.store.size import format_size
+from dripgate.stream.account import Account
 from dripgate.stream.loop import Summary as RunSummary
 
 
@@ -68,5 +72,47 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
         f"{summary.refused:,} found no room",
         f"storage saved {percent(saved):>8}  {path} takes {format_size(on_disk)}",
     ]
+    lines += _reasons(summary.reasons)
     lines += [f"  unreadable {entry.source}: {entry.cause}" for entry in summary.unreadable_named]
     return lines
+
+
+def account(policy: Account) -> list[str]:
+    """What a policy did with the stream and what it knows about it, in lines for people."""
+    shares = (f"{c.name} {c.kept:,} of {c.seen:,} ({c.kept / max(c.seen, 1):.1%})" for c in
+              policy.classes)  # fmt: skip
+    lines = ["policy       all runs into this store:", *_reasons(policy.reasons)]
+    lines.append("kept         " + ", ".join(shares))
+    if (found := policy.estimates) is None:
+        lines.append(f"estimates    none: {policy.why}")
+    else:
+        mix = zip(policy.classes, found.classes, strict=True)
+        lines += [
+            f"estimates    from {found.labelled:,} labelled samples, {found.by_chance:,} of them "
+            f"kept by chance, for {percent(found.covered)} of the stream (95 %):",
+            f"  accuracy   {_interval(found.accuracy)} of the deployed model, "
+            f"{_interval(found.dropped_accuracy)} on what is dropped",
+            "  classes    " + ", ".join(f"{c.name} {_interval(share)}" for c, share in mix),
+        ]
+    lines += [_alarm(alarm) for alarm in policy.alarms]
+    return lines
+
+
+def _reasons(reasons: Mapping[str, int]) -> list[str]:
+    return [f"  {why:<22} {count:>9,}" for why, count in sorted(reasons.items())]
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.value:.1%} ({found.low:.1%} … {found.high:.1%})"
+
+
+def _alarm(alarm: Alarm) -> str:
+    try:
+        since = datetime.fromtimestamp(alarm.since, UTC).isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):  # a device's clock may say anything
+        since = str(alarm.since)
+    return (
+        f"DRIFT        {alarm.what} since {since}, {'over' if alarm.over else 'going on'}: "
+        f"{alarm.statistic:.1f} standard deviations, stability index {alarm.psi:.2f}, "
+        f"{alarm.windows} windows"
+    )

@@ -11,6 +11,7 @@ from dripgate.errors import UserError
 from dripgate.gate import Gate
 from dripgate.gate_info import GateInfo
 from dripgate.store import Store
+from dripgate.stream.account import account
 
 
 @click.command("inspect")
@@ -24,9 +25,10 @@ def command(path: Path, json_path: Path | None) -> None:
         is_database = file.read(16).startswith(b"SQLite format 3")
     if is_database:
         with Store(path, read_only=True) as store:
-            summary, meta = store.summary(), store.meta
+            summary, meta, policy = store.summary(), store.meta, account(store)
         gate = msgspec.json.decode(meta["gate"], type=GateInfo) if "gate" in meta else None
-        show(describe.store(summary, gate), {"path": str(path), "info": summary}, json_path)
+        lines = describe.store(summary, gate) + (describe.account(policy) if policy else [])
+        show(lines, {"path": str(path), "info": summary, "policy": policy}, json_path)
     else:
         info = Gate.load(path).info
         show(describe.gate(info), {"path": str(path), "info": info}, json_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dripgate.store.records import StoredSample, Summary, stored_sample
+from dripgate.store.records import Outcome, StoredSample, Summary, stored_sample
 from dripgate.store.schema import COLUMNS, snapshot, sqlite_errors
 from dripgate.types import Decision
 
@@ -20,6 +20,8 @@ WHERE key > :after AND (:decision IS NULL OR decision = :decision)
   AND (:labelled IS NULL OR (label IS NOT NULL) = :labelled)
 ORDER BY key"""  # noqa: S608 - our own constant
 _GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
+_OUTCOMES = """
+SELECT source, decision, reason, predicted, propensity, label FROM samples ORDER BY key"""
 #: Samples are read in parts of about so many rows or bytes.
 _PART_ROWS, _PART_BYTES = 256, 2**20
 _FILES = ("", "-journal", "-wal", "-shm", "-lock")
@@ -80,6 +82,10 @@ class Reader:
         while rows := self._part(wanted):
             yield from (stored_sample(row[1:]) for row in rows)
             wanted["after"] = rows[-1][0]
+
+    def outcomes(self) -> list[Outcome]:
+        """What was decided about each sample, and its label, without the payloads."""
+        return [Outcome(*row) for row in self._query(_OUTCOMES)]
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of the ids that are not in the store, in their order."""

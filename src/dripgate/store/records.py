@@ -86,6 +86,17 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     gate: str
 
 
+class Outcome(NamedTuple):
+    """What was decided about a stored sample; as in ``StoredSample``."""
+
+    source: str
+    decision: str
+    reason: str
+    predicted: int
+    propensity: float | None
+    label: str | None
+
+
 class Candidate(NamedTuple):
     """A sample that asks to be stored. ``position`` is its place among those that do."""
 

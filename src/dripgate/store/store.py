@@ -13,7 +13,7 @@ from dripgate.store.reading import digest
 from dripgate.store.records import Put, clean, clean_label
 from dripgate.store.size import format_size, parse_size
 from dripgate.store.space import PAGE, SPARE
-from dripgate.store.writing import ADD, Writer
+from dripgate.store.writing import ADD, NOTE, Writer
 from dripgate.types import Sample, Verdict
 
 _SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
@@ -73,23 +73,31 @@ class Store(Writer):
         *,
         labels: Mapping[str, str] | None = None,
         counters: Mapping[str, int] | None = None,
+        meta: Mapping[str, str] | None = None,
     ) -> list[Put]:
         """Store samples and add to counters, with as few commits as the limit allows: often one.
 
-        labels: by sample id. counters: added in the transaction of the last sample, so they never
-        run ahead of the samples. Returns what became of each, in order, when all is durable.
+        labels: by sample id. counters: added, and meta: noted as by ``set_meta``, in the
+        transaction of the last sample, so they never run ahead of the samples. Returns what became
+        of each, in order, when all is durable.
 
         Raises: as ``put``; then earlier samples of the call may be stored, and nothing is counted.
         """
         ids, waiting = self._sift(pairs, labels or {})
         fate = dict.fromkeys(ids, Put.PRESENT) | dict.fromkeys((w.id for w in waiting), Put.REFUSED)
         added = Counter(counters or {})
+        notes = {key: self._note(key, value) for key, value in (meta or {}).items()}
+        size = sum(len(text.encode()) for text in notes.values())
+        room = SPARE + size // (PAGE // 2)
+        if notes:
+            self._make_spare(room)
         while True:
             admitted = self._admit(waiting)
             added["refused"] += len(waiting) - len(admitted)
             # What rows need together is an estimate; stop in time, and look again.
             largest = max((one.footprint for one in admitted), default=0)
-            done = self._write(self._insert, admitted, then=added, spare=SPARE + largest // PAGE)
+            spare = room + largest // PAGE
+            done = self._write(self._insert, admitted, then=added, notes=notes, spare=spare)
             fate |= dict.fromkeys((one.id for one in admitted[:done]), Put.STORED)
             waiting = admitted[done:]
             if not waiting:
@@ -138,6 +146,14 @@ class Store(Writer):
         Raises:
             StoreError: it is too large for a store of this limit.
         """
+        text = self._note(key, value)
+        if self.meta.get(key) != text:
+            self._make_spare(SPARE + len(text.encode()) // (PAGE // 2))
+            with self._transaction():
+                self._db.execute(NOTE, (key, text))
+
+    def _note(self, key: str, value: str) -> str:
+        """The text as it is stored, once it is certain that it fits."""
         text = clean(value)
         size = len(text.encode())
         # Replacing a text journals the pages of the old one.
@@ -146,12 +162,7 @@ class Store(Writer):
                 f"{self.path} cannot hold {format_size(size)} under the key {key!r}, at most "
                 f"{format_size(most)} with its limit; raise the limit"
             )
-        if self.meta.get(key) != text:
-            self._make_spare(SPARE + size // (PAGE // 2))
-            with self._transaction():
-                self._db.execute(
-                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, text)
-                )
+        return text
 
     # Opening and closing ------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ T = TypeVar("T")
 ADD = """
 INSERT INTO counters (name, value) VALUES (?, ?)
 ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
+NOTE = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 _INSERT = """
 INSERT INTO samples (id, source, time, decision, reason, score, quality, predicted, propensity,
                      detail, label, bytes, value, footprint)
@@ -64,14 +65,16 @@ class Writer(Reader):
         items: Sequence[T],
         *,
         then: Mapping[str, int] | None = None,
+        notes: Mapping[str, str] | None = None,
         spare: int = 0,
     ) -> int:
         """Write items in one transaction, as many as it may hold; returns how many.
 
-        then: counters to add where the last item was written. spare: pages that must stay free.
+        then, notes: counters to add and texts to note where the last item was written. spare:
+        pages that must stay free.
         """
         increments = [(name, amount) for name, amount in (then or {}).items() if amount]
-        if not items and not increments:
+        if not items and not increments and not notes:
             return 0
         with self._transaction():
             for done, item in enumerate(items, 1):
@@ -79,6 +82,7 @@ class Writer(Reader):
                 if done < len(items) and (self._journal_spent() or self._free_pages() < spare):
                     return done
             self._db.executemany(ADD, increments)
+            self._db.executemany(NOTE, (notes or {}).items())
         return len(items)
 
     def _insert(self, one: Candidate) -> None:

@@ -1,5 +1,6 @@
 """The loop on the device: samples in, verdicts, what is worth keeping into the store."""
 
+import base64
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -7,7 +8,9 @@ from itertools import islice
 
 import msgspec
 
+from dripgate.errors import StoreError
 from dripgate.gate import Gate
+from dripgate.policy import Policy, Rules
 from dripgate.store import Store
 from dripgate.types import Decision, Reason, Sample, Verdict
 
@@ -15,6 +18,8 @@ from dripgate.types import Decision, Reason, Sample, Verdict
 BATCH = 64
 #: Unreadable samples that a summary names; all are counted.
 NAMED = 20
+#: Where the store notes what the policy remembers.
+POLICY = "policy"
 
 OnVerdicts = Callable[[list[tuple[Sample, Verdict]]], None]
 
@@ -64,10 +69,13 @@ def run(
     store: Store,
     *,
     batch: int = BATCH,
+    rules: Rules | None = None,
     on_verdicts: OnVerdicts | None = None,
 ) -> Summary:
     """Decide about every sample and store what is kept or quarantined; a commit per batch.
 
+    rules: what a policy makes of the gate's verdicts; None leaves them as they are. The policy's
+    memory is in the store, written with each batch, so a later run goes on where this one ended.
     on_verdicts: is given each batch's samples and verdicts when they are durable. A broken
     sample is counted with its cause and never stops the stream. Raises StoreError where the
     store cannot be written, DataError where the source itself breaks.
@@ -76,9 +84,14 @@ def run(
     summary = Summary(classes=[ClassCount(name) for name in gate.info.classes])
     store.set_meta("gate", gate.info.to_json())
     store.set_meta("gate_id", gate.id)
+    policy = Policy(rules, gate.info, saved_policy(store)) if rules else None
     for samples in _batches(source, batch):
-        pairs = list(zip(samples, gate.decide_batch(samples), strict=True))
-        _store(store, pairs, summary)
+        if policy:
+            verdicts = policy(samples, *gate.observe_batch(samples))
+        else:
+            verdicts = gate.decide_batch(samples)
+        pairs = list(zip(samples, verdicts, strict=True))
+        _store(store, pairs, policy, summary)
         for sample, verdict in pairs:
             _count(summary, sample, verdict)
         summary.seconds = time.perf_counter() - started
@@ -87,13 +100,26 @@ def run(
     return summary
 
 
-def _store(store: Store, pairs: list[tuple[Sample, Verdict]], summary: Summary) -> None:
+def saved_policy(store: Store) -> bytes:
+    """What a policy left in the store; empty where there was none. Raises StoreError."""
+    try:
+        return base64.b64decode(store.meta.get(POLICY, ""), validate=True)
+    except ValueError:
+        raise StoreError(
+            f"{store.path}: its saved policy is damaged; begin anew with another store"
+        ) from None
+
+
+def _store(
+    store: Store, pairs: list[tuple[Sample, Verdict]], policy: Policy | None, summary: Summary
+) -> None:
     worth = [(sample, verdict) for sample, verdict in pairs if verdict.stored]
     counted = Counter(verdict.decision.value for _, verdict in pairs)
     counted["seen"] = len(pairs)
     counted["unreadable"] = sum(v.reason is Reason.UNREADABLE for _, v in pairs)
     counted["bytes_seen"] = sum(len(sample.payload) for sample, _ in pairs)
-    for outcome in store.put_many(worth, counters=counted):
+    meta = {POLICY: base64.b64encode(policy.save()).decode()} if policy else {}
+    for outcome in store.put_many(worth, counters=counted, meta=meta):
         setattr(summary, outcome.value, getattr(summary, outcome.value) + 1)
 
 

@@ -1,0 +1,104 @@
+"""What differs little from something recently kept, by the classifier's own embedding.
+
+The memory holds SIZE kept embeddings; what is recognised moves to the front, so a scene that
+stays in view is not forgotten however much else is kept meanwhile. Long embeddings are folded
+into WIDTH sums with random signs (count sketch; Charikar et al., 2002): squared distances are
+kept on average, and the memory takes 4 kB for any classifier.
+"""
+
+from functools import cache
+from math import isfinite
+
+import numpy as np
+
+from dripgate.types import Array
+
+SIZE = 64
+WIDTH = 32
+
+
+#: What is compared of a sample, (d,) with d up to WIDTH, and its squared length.
+Point = tuple[Array, float]
+
+
+class Duplicates:
+    """Kept embeddings, at most SIZE, as float32 whose lower 16 bits are zero (bfloat16).
+
+    nearness: largest ‖a - b‖ / sqrt((‖a‖² + ‖b‖²) / 2) of two that count as the same; 0 is off.
+    """
+
+    def __init__(self, nearness: float) -> None:
+        self.nearness = nearness
+        self._empty(0)
+
+    def points(self, embeddings: Array) -> list[Point]:
+        """What is compared of embeddings (N, D): each folded and rounded, and its squared length.
+
+        Row by row the same as alone: sums run along the rows, and nothing is left to BLAS.
+        """
+        n, size = embeddings.shape
+        if size > WIDTH:
+            folds = -(-size // WIDTH)
+            signed = np.zeros((n, folds * WIDTH), np.float32)
+            signed[:, :size] = embeddings * _signs(size)
+            embeddings = signed.reshape(n, folds, WIDTH).sum(axis=1)
+        bits = np.ascontiguousarray(embeddings, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+        points = bits.view(np.float32)
+        return list(zip(points, (points * points).sum(axis=1).tolist(), strict=True))
+
+    def find(self, point: Array, squared: float) -> int | None:
+        """The row of what is the same scene; None where nothing is."""
+        if not self.nearness:
+            return None
+        if self._doubled.shape[1] != len(point):  # first use, or another gate
+            self._empty(len(point))
+        apart = self._squared - self._doubled @ point
+        row = int(apart.argmin())
+        known = float(self._squared[row])
+        allowed = self.nearness**2 * (known + squared) / 2
+        return row if isfinite(known) and apart[row] + squared <= allowed else None
+
+    def renew(self, row: int) -> None:
+        """Move what was recognised to the front."""
+        self._order.remove(row)
+        self._order.append(row)
+
+    def add(self, point: Array, squared: float) -> None:
+        """Remember what is kept instead of what was used longest ago; after a ``find``."""
+        if not self.nearness or not isfinite(squared):
+            return
+        row = self._order[0]
+        self.renew(row)
+        self._doubled[row] = 2 * point
+        self._squared[row] = squared
+
+    def pack(self) -> tuple[int, bytes, bytes]:
+        """(width, rows in order of use, upper halves of the values of the rows in use)."""
+        used = int((self._squared < np.inf).sum())
+        values = (self._doubled[:used] / 2).view(np.uint32) >> 16
+        return self._doubled.shape[1], bytes(self._order), values.astype("<u2").tobytes()
+
+    def unpack(self, width: int, order: bytes, values: bytes) -> None:
+        """Become what was packed; raises ValueError where it does not fit together."""
+        rows = np.frombuffer(values, "<u2").astype(np.uint32).reshape(-1, max(width, 1))
+        if sorted(order) != list(range(SIZE)) or len(rows) > SIZE:
+            raise ValueError("the remembered embeddings are damaged")
+        self._empty(width)
+        self._order = list(order)
+        if width:
+            points = (rows << 16).view(np.float32)
+            self._doubled[: len(rows)] = 2 * points
+            self._squared[: len(rows)] = (points * points).sum(axis=1)
+
+    def _empty(self, width: int) -> None:
+        self._doubled = np.zeros((SIZE, width), np.float32)
+        self._squared = np.full(SIZE, np.inf, np.float32)
+        self._order = list(range(SIZE))  # rows, the one used longest ago first
+
+
+@cache
+def _signs(size: int) -> Array:
+    """Random, and the same for ever: (size,) of ±1."""
+    return (
+        np.random.Generator(np.random.Philox(size)).integers(0, 2, size).astype(np.float32) * 2 - 1
+    )

@@ -1,0 +1,114 @@
+"""What the whole stream was like, from the samples that are stored, with 95 % intervals.
+
+Each stored sample stands for 1/propensity samples of the stream (Horvitz and Thompson, 1952).
+Samples kept for certain and samples kept by chance are two strata of known sizes, because the
+policy counts them as they pass: the first are known exactly once labelled, only the second are
+uncertain. The interval of a stratum is Wilson's (1927) with Kish's effective sample size and the
+correction for finite populations; two strata are combined by MOVER (Zou and Donner, 2008).
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+
+from dripgate.types import Array
+
+_Z2 = 1.959963984540054**2
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """How many readable samples passed: kept for certain, by chance, and with no chance at all."""
+
+    certain: int
+    chance: int
+    blind: int
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A labelled stored sample: class indices, and the probability with which it was kept."""
+
+    label: int
+    predicted: int
+    propensity: float
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """An estimate between 0 and 1, and where it lies with 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Estimates(msgspec.Struct, frozen=True, kw_only=True):
+    """The stream as the audit shows it.
+
+    classes: share of each class, by label. accuracy: the deployed model's. dropped_accuracy: its
+    accuracy on the part that is not kept for certain: what is dropped is worth little where this
+    is high. labelled: samples these rest on. by_chance: those of them that stand for others.
+    covered: share of the stream they speak for; a budget that ran out leaves the rest unseen.
+    """
+
+    classes: list[Interval]
+    accuracy: Interval
+    dropped_accuracy: Interval
+    labelled: int
+    by_chance: int
+    covered: float
+
+
+def estimate(seen: Iterable[Seen], stream: Stream, classes: int) -> Estimates | None:
+    """Estimates from labelled stored samples, in any order; None where there are none.
+
+    stream: what passed while they were collected, from ``Policy.stream``. Every stored sample
+    must be as likely to be labelled as any other of its stratum, and none may have been evicted.
+    """
+    rows = list(seen)
+    if not rows:
+        return None
+    label = np.array([row.label for row in rows])
+    right = label == np.array([row.predicted for row in rows])
+    weight = 1 / np.array([row.propensity for row in rows])
+    by_chance = weight > 1
+    strata = [(~by_chance, stream.certain), (by_chance, stream.chance)]
+
+    def share(what: Array) -> Interval:
+        parts = [(size, wilson(what[of], weight[of], size)) for of, size in strata]
+        return mover(parts)
+
+    dropped = wilson(right[by_chance], weight[by_chance], stream.chance)
+    covered = stream.certain + stream.chance
+    return Estimates(
+        classes=[share(label == c) for c in range(classes)],
+        accuracy=share(right),
+        dropped_accuracy=dropped,
+        labelled=len(rows),
+        by_chance=int(by_chance.sum()),
+        covered=covered / max(covered + stream.blind, 1),
+    )
+
+
+def wilson(hits: Array, weights: Array, population: int) -> Interval:
+    """The share of hits in a population of which ``hits`` (n,) bool was drawn, n of 1/weights."""
+    n = len(hits)
+    if not n:
+        return Interval(0.5, 0.0, 1.0)
+    value = float(weights @ hits / weights.sum())
+    rest = 1 - n / max(population, n)
+    if not rest:
+        return Interval(value, value, value)
+    effective = float(weights.sum() ** 2 / (weights @ weights)) / rest
+    middle = (value + _Z2 / (2 * effective)) / (1 + _Z2 / effective)
+    square = value * (1 - value) / effective + _Z2 / (4 * effective**2)
+    half = (_Z2 * square) ** 0.5 / (1 + _Z2 / effective)
+    return Interval(value, min(max(middle - half, 0.0), value), max(min(middle + half, 1.0), value))
+
+
+def mover(parts: Sequence[tuple[int, Interval]]) -> Interval:
+    """The share in several strata together, from (size, interval) of each."""
+    total = max(sum(size for size, _ in parts), 1)
+    value = sum(size * part.value for size, part in parts) / total
+    below = sum((size * (part.value - part.low)) ** 2 for size, part in parts) ** 0.5 / total
+    above = sum((size * (part.high - part.value)) ** 2 for size, part in parts) ** 0.5 / total
+    return Interval(value, max(value - below, 0.0), min(value + above, 1.0))

@@ -1,0 +1,72 @@
+"""What became of the stream, and what was dropped: counts, and the audit's estimates."""
+
+from pathlib import PurePosixPath
+
+import msgspec
+
+from dripgate.gate_info import GateInfo
+from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
+from dripgate.store import Store
+from dripgate.stream.loop import saved_policy
+
+
+class ClassShare(msgspec.Struct, frozen=True):
+    """Samples predicted as one class."""
+
+    name: str
+    seen: int
+    kept: int
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """All runs of one policy into one store, taken together.
+
+    reasons: verdicts by "decision: reason". estimates: None where there can be none; ``why`` then
+    says why.
+    """
+
+    rules: Rules
+    reasons: dict[str, int]
+    classes: list[ClassShare]
+    alarms: list[Alarm]
+    estimates: Estimates | None
+    why: str
+
+
+def account(store: Store) -> Account | None:
+    """The account of a store that a policy filled; None where there was no policy.
+
+    Labels are those in the store, else the class folder a sample came from, as in ``retrain``.
+    Raises StoreError where the saved policy is damaged.
+    """
+    meta, saved = store.meta, saved_policy(store)
+    if not saved or "gate" not in meta:
+        return None
+    info = msgspec.json.decode(meta["gate"], type=GateInfo)
+    policy = Policy.restored(info, saved)
+    estimates, why = _estimates(store, policy, info)
+    counts = policy.counts
+    return Account(
+        rules=policy.rules,
+        reasons=counts.reasons,
+        classes=[
+            ClassShare(*row) for row in zip(info.classes, counts.seen, counts.kept, strict=True)
+        ],
+        alarms=policy.alarms,
+        estimates=estimates,
+        why=why,
+    )
+
+
+def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates | None, str]:
+    lost = sum(n for name, n in store.counters.items() if "evict" in name or name == "refused")
+    if lost:
+        return None, f"{lost:,} samples found no room in the store, so what is left is no audit"
+    known = {name: index for index, name in enumerate(info.classes)}
+    seen = []
+    for one in store.outcomes():
+        label = known.get(one.label or PurePosixPath(one.source).parent.name)
+        if label is not None and one.propensity:
+            seen.append(Seen(label, one.predicted, one.propensity))
+    found = estimate(seen, policy.stream, len(info.classes))
+    return found, "" if found else "no stored sample is labelled with a class of the gate"

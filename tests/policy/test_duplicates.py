@@ -1,0 +1,107 @@
+"""Near-duplicates: the same scene is kept once, others are not taken for it."""
+
+import numpy as np
+import pytest
+
+from dripgate.policy import Policy, Rules
+from dripgate.policy.duplicates import SIZE, Duplicates
+from dripgate.types import Decision, Reason
+
+
+def kept(verdicts):
+    return np.array([v.decision is Decision.KEEP for v in verdicts])
+
+
+def scenes(rng, n, width=64):
+    """Pooled activations: none is negative, all have much in common."""
+    return np.maximum(rng.normal(0.5, 1, size=(n, width)), 0)
+
+
+@pytest.mark.parametrize("width", [8, 32, 64, 600])
+def test_a_static_camera_stores_a_handful(stream_of, info, width):
+    rng = np.random.default_rng(0)
+    frames = np.repeat(scenes(rng, 2, width), 1800, axis=0)
+    frames = frames * (1 + rng.normal(0, 0.02, frames.shape))
+    rules = Rules(audit=0, floor=0)
+    verdicts = stream_of(np.full(3600, 2.0), embeddings=frames).through(Policy(rules, info))
+    assert 2 <= kept(verdicts).sum() <= 4
+    assert {v.reason for v in verdicts if not v.stored} == {Reason.DUPLICATE}
+    assert {v.propensity for v in verdicts if not v.stored} == {0.0}
+
+
+def test_what_stays_in_view_is_not_forgotten(stream_of, info):
+    """One scene among ten times as many others as the memory holds."""
+    rng = np.random.default_rng(1)
+    n = 10 * SIZE
+    frames = scenes(rng, n)
+    frames[::4] = frames[0]
+    verdicts = stream_of(np.full(n, 2.0), embeddings=frames).through(
+        Policy(Rules(audit=0, floor=0), info)
+    )
+    assert kept(verdicts)[::4].sum() == 1
+    others = np.arange(n) % 4 > 0
+    assert kept(verdicts)[others].all()
+
+
+def test_off_is_off(stream_of, info):
+    frames = np.ones((100, 8))
+    rules = Rules(audit=0, duplicates=0)
+    assert kept(stream_of(np.full(100, 2.0), embeddings=frames).through(Policy(rules, info))).all()
+
+
+def test_an_audited_duplicate_is_kept_with_the_audits_propensity(stream_of, info):
+    frames = np.ones((3000, 8))
+    rules = Rules(audit=0.05, floor=0)
+    verdicts = stream_of(np.full(3000, 2.0), embeddings=frames).through(Policy(rules, info))
+    audited = [v for v in verdicts if v.reason is Reason.AUDIT]
+    assert 100 < len(audited) < 200
+    assert {v.propensity for v in audited} == {0.05}
+
+
+def test_embeddings_without_a_number_are_nothings_duplicate(stream_of, info):
+    frames = np.full((20, 8), 1.0)
+    frames[:10] = np.nan
+    verdicts = stream_of(np.full(20, 2.0), embeddings=frames).through(Policy(Rules(audit=0), info))
+    assert kept(verdicts)[:10].all()
+    assert kept(verdicts)[10:].sum() == 1
+
+
+def test_dark_frames_are_the_same_scene(stream_of, info):
+    frames = np.zeros((10, 8))
+    verdicts = stream_of(np.full(10, 2.0), embeddings=frames).through(Policy(Rules(audit=0), info))
+    assert kept(verdicts).sum() == 1
+
+
+def test_the_memory_is_bounded_and_restores_exactly():
+    rng = np.random.default_rng(2)
+    memory = Duplicates(0.1)
+    for point in memory.points(scenes(rng, 200, 100).astype(np.float32)):
+        if memory.find(*point) is None:
+            memory.add(*point)
+    packed = memory.pack()
+    assert sum(map(len, packed[1:])) < 5000
+    again = Duplicates(0.1)
+    again.unpack(*packed)
+    assert again.pack() == packed
+
+
+@pytest.mark.parametrize("width", [7, 32, 33, 64, 500])
+def test_points_are_the_same_alone_as_in_a_batch(width):
+    embeddings = np.random.default_rng(3).normal(size=(50, width)).astype(np.float32)
+    memory = Duplicates(0.1)
+    together = memory.points(embeddings)
+    for i, (point, squared) in enumerate(together):
+        ((alone, length),) = memory.points(embeddings[i : i + 1])
+        assert alone.tobytes() == point.tobytes()
+        assert length == squared
+
+
+def test_folding_keeps_distances_well_enough():
+    pairs = np.maximum(np.random.default_rng(4).normal(size=(2, 400, 512)), 0)
+    pairs = pairs.astype(np.float32)
+    true = ((pairs[0] - pairs[1]) ** 2).sum(axis=1)
+    memory = Duplicates(0.1)
+    a, b = ([p for p, _ in memory.points(side)] for side in pairs)
+    folded = np.array([((p - q) ** 2).sum() for p, q in zip(a, b, strict=True)])
+    assert np.median(folded / true) == pytest.approx(1, abs=0.1)
+    assert (folded / true).std() < 0.35

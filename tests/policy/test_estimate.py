@@ -1,0 +1,71 @@
+"""Estimates: exact where everything is known, honest where it is not."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from dripgate.policy import Policy, Rules, Seen, estimate
+from dripgate.policy.chance import uniforms
+from dripgate.policy.estimate import Stream, wilson
+from dripgate.types import Decision
+
+
+def test_everything_kept_is_known_exactly():
+    seen = [Seen(i % 2, i % 4 // 2, 1.0) for i in range(100)]
+    found = estimate(seen, Stream(certain=100, chance=0, blind=0), 2)
+    assert (found.accuracy.low, found.accuracy.value, found.accuracy.high) == (0.5, 0.5, 0.5)
+    assert [one.value for one in found.classes] == [0.5, 0.5]
+    assert found.covered == 1
+
+
+def test_nothing_labelled_is_nothing_known():
+    assert estimate([], Stream(certain=5, chance=5, blind=0), 2) is None
+
+
+def test_what_no_chance_could_show_is_said():
+    found = estimate([Seen(0, 0, 1.0)] * 30, Stream(certain=30, chance=0, blind=10), 1)
+    assert found.covered == 0.75
+
+
+def test_wilson_is_the_textbooks():
+    hits = np.arange(50) < 13
+    found = wilson(hits, np.full(50, 7.0), 10**9)
+    reference = binomtest(13, 50).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-5)
+
+
+def test_intervals_cover_the_truth_of_real_policies(stream_of, info):
+    """300 streams through the policy: classes and accuracy are covered about 95 % of the time,
+    and the estimates are not biased."""
+    covered, gaps = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        n = 1200
+        label = rng.choice(4, n, p=[0.1, 0.2, 0.3, 0.4])
+        hard = rng.random(n) < 0.3
+        predicted = np.where(hard & (rng.random(n) < 0.5), (label + 1) % 4, label)
+        scores = rng.gamma(0.5, size=n) * np.where(hard, 3, 1)
+        policy = Policy(Rules(keep=0.2, audit=0.05, seed=seed, duplicates=0), info)
+        verdicts = stream_of(scores, predicted).through(policy)
+        seen = [
+            Seen(int(label[i]), v.predicted, v.propensity)
+            for i, v in enumerate(verdicts)
+            if v.decision is Decision.KEEP
+        ]
+        found = estimate(seen, policy.stream, 4)
+        truths = [*(np.bincount(label, minlength=4) / n), (label == predicted).mean()]
+        for truth, interval in zip(truths, [*found.classes, found.accuracy], strict=True):
+            covered.append(interval.low <= truth <= interval.high)
+            gaps.append(interval.value - truth)
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert abs(np.reshape(gaps, (300, 5)).mean(axis=0)).max() < 0.01
+
+
+def test_chance_is_uniform_independent_and_the_same_in_any_batch():
+    ties, coins = uniforms(5, 0, 20_000)
+    assert uniforms(5, 700, 3) == (ties[700:703], coins[700:703])
+    for found in (ties, coins):
+        counts = np.histogram(found, 20, (0, 1))[0]
+        assert ((counts - 1000) ** 2 / 1000).sum() < 45.3  # chi-squared, 19 degrees, 0.1 %
+    assert abs(np.corrcoef(ties, coins)[0, 1]) < 0.03
+    assert abs(np.corrcoef(ties, uniforms(6, 0, 20_000)[0])[0, 1]) < 0.03

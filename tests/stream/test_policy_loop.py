@@ -1,0 +1,174 @@
+"""The loop with a policy: its memory lives in the store, and what it says can be looked up."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from dripgate.errors import StoreError
+from dripgate.policy import Allowance, Policy, Rules
+from dripgate.store import Store
+from dripgate.stream.account import account
+from dripgate.stream.loop import POLICY, run, saved_policy
+from dripgate.types import Decision, Reason, Sample
+
+RULES = Rules(keep=0.3, audit=0.05, budgets=(Allowance(200, 100.0),), seed=1)
+
+
+@pytest.fixture
+def samples(stream):
+    return [Sample(payload, name, float(i)) for i, (name, payload) in enumerate(stream[:300])]
+
+
+def rows(store):
+    return [(s.id, s.decision, s.reason, s.propensity) for s in store]
+
+
+def test_a_run_in_parts_is_the_run_in_one(gate, samples, tmp_path):
+    with Store(tmp_path / "one.db") as store:
+        run(gate, samples, store, rules=RULES, batch=25)
+        whole = rows(store), saved_policy(store)
+    for start in range(0, 300, 100):  # a new process would read the same file
+        with Store(tmp_path / "parts.db") as store:
+            run(gate, samples[start : start + 100], store, rules=RULES, batch=25)
+    with Store(tmp_path / "parts.db", read_only=True) as store:
+        same = (rows(store), saved_policy(store)) == whole
+    assert same
+    assert len(whole[0]) > 50
+
+
+_KILLED = """
+import os, signal, sys
+from dripgate import Gate, Store
+from dripgate.stream.loop import run
+from dripgate.stream.sources import watch
+from dripgate.policy import Rules
+from dripgate.types import Sample
+gate, archive, path, after = sys.argv[1:]
+def samples():
+    for i, sample in enumerate(watch(archive)):
+        if i == int(after):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield Sample(sample.payload, sample.source, float(i))
+with Store(path) as store:
+    run(Gate.load(gate), samples(), store, rules=Rules(keep=0.3, seed=1), batch=32)
+"""
+
+
+def test_a_killed_run_has_the_memory_of_its_last_batch(gate, loop, tmp_path):
+    """After SIGKILL the policy stands exactly where the stored samples end."""
+    path = tmp_path / "kept.db"
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, loop / "gate.onnx", loop / "stream.zip", path, "250"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    with Store(path, read_only=True) as store:
+        policy = Policy.restored(gate.info, saved_policy(store))
+        stored = sum(n for key, n in policy.counts.reasons.items() if not key.startswith("drop"))
+        assert store.counters["seen"] == sum(policy.counts.reasons.values()) == 224
+        assert len(store) == stored > 0
+
+
+def test_counts_and_propensities_of_the_store_are_the_policys(gate, samples, tmp_path):
+    with Store(tmp_path / "kept.db") as store:
+        summary = run(gate, samples, store, rules=RULES)
+        found = account(store)
+        assert found is not None
+        assert found.reasons == summary.reasons
+        assert [(c.name, c.seen, c.kept) for c in found.classes] == [
+            (c.name, c.seen, c.kept) for c in summary.classes
+        ]
+        assert found.rules == RULES
+        audits = [s for s in store if s.reason is Reason.AUDIT]
+        assert 0 < len(audits) < 40
+        assert all(0 < s.propensity < 1 for s in audits)
+        assert all(s.propensity > 0 for s in store)
+
+
+def test_the_account_estimates_the_stream_from_folders_of_classes(gate, samples, tmp_path):
+    rules = Rules(audit=0.2, duplicates=0)
+    with Store(tmp_path / "kept.db") as store:
+        run(gate, samples, store, rules=rules)
+        found = account(store)
+    truth = [sample.source.split("/")[-2] for sample in samples]
+    assert found.estimates.covered == 1
+    assert found.estimates.by_chance > 20
+    right = sum(
+        share.low <= truth.count(c.name) / len(truth) <= share.high
+        for c, share in zip(found.classes, found.estimates.classes, strict=True)
+    )
+    assert right >= 8
+    predicted = [v.predicted for v in gate.decide_batch(samples)]
+    accuracy = sum(gate.info.classes[p] == t for p, t in zip(predicted, truth, strict=True)) / 300
+    assert found.estimates.accuracy.value == pytest.approx(accuracy, abs=0.07)
+
+
+def test_labels_in_the_store_count_more_than_folders(gate, samples, tmp_path):
+    renamed = [msgspec.structs.replace(s, source=f"{i}.png") for i, s in enumerate(samples)]
+    with Store(tmp_path / "kept.db") as store:
+        run(gate, renamed, store, rules=Rules(audit=0.2))
+        assert account(store).estimates is None
+        assert "no stored sample is labelled" in account(store).why
+        store.set_labels({s.id: "3" for s in store})
+        assert account(store).estimates.classes[3].value == 1
+
+
+def test_a_store_that_had_to_evict_gives_no_estimates(gate, samples, tmp_path):
+    large = [
+        Sample(s.payload + bytes([i % 256]) * 9000, s.source, s.time)
+        for i, s in enumerate(samples)
+    ]  # fmt: skip
+    with Store(tmp_path / "kept.db", limit="600kB") as store:
+        run(gate, large, store, rules=Rules(keep=1.0, duplicates=0))
+        found = account(store)
+        assert store.disk_bytes <= 600_000
+    assert found.estimates is None
+    assert "found no room" in found.why
+
+
+def test_without_a_policy_there_is_no_account(gate, samples, tmp_path):
+    with Store(tmp_path / "kept.db") as store:
+        run(gate, samples[:50], store)
+        assert account(store) is None
+        assert POLICY not in store.meta
+
+
+def test_a_damaged_memory_is_refused(gate, samples, tmp_path):
+    with Store(tmp_path / "kept.db") as store:
+        store.set_meta(POLICY, "not base64!")
+        with pytest.raises(StoreError, match="saved policy is damaged"):
+            run(gate, samples, store, rules=RULES)
+        store.set_meta(POLICY, "AAAA")
+        with pytest.raises(StoreError, match="saved policy is damaged"):
+            run(gate, samples, store, rules=RULES)
+
+
+def test_repeats_of_a_scene_are_stored_once(gate, samples, tmp_path):
+    """The same frame with other bytes behind it: other ids, the same scene."""
+    repeated = [
+        Sample(s.payload + bytes([i]), s.source, s.time + i) for s in samples[:60] for i in range(9)
+    ]
+    rules = Rules(audit=0, floor=0)
+    with Store(tmp_path / "a.db") as store:
+        run(gate, repeated, store, rules=Rules(audit=0, floor=0, duplicates=0))
+        without = sum(s.decision is Decision.KEEP for s in store)
+    with Store(tmp_path / "b.db") as store:
+        summary = run(gate, repeated, store, rules=rules)
+        kept = sum(s.decision is Decision.KEEP for s in store)
+    assert without >= 9
+    assert kept <= without / 9
+    assert summary.reasons["drop: duplicate"] >= without - kept
+
+
+def test_unreadable_samples_are_counted_beside_the_policy(gate, samples, tmp_path):
+    mixed = [s for pair in zip(samples, samples, strict=True) for s in pair]
+    mixed[::2] = [Sample(b"no image %d" % i, f"{i}.png", float(i)) for i in range(300)]
+    with Store(tmp_path / "kept.db") as store:
+        summary = run(gate, mixed, store, rules=Rules())
+    assert summary.unreadable == 300
+    assert summary.reasons["drop: unreadable"] == 300
