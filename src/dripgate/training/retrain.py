@@ -22,7 +22,7 @@ class Retrained:
     """The new classifier beside the old one, on the same held-out test samples.
 
     used: kept samples trained on. unlabelled, unknown: kept samples left out because they have no
-    label, or one that the model does not know. recipe: how it was trained.
+    label, or one that the model does not know.
     """
 
     classifier: Classifier
