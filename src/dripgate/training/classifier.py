@@ -248,11 +248,14 @@ def _training_form(model: nn.Module, info: ModelInfo, x: Array) -> tuple[nn.Modu
             f"training here takes features (channels, h, w), found {tuple(features.shape[1:])}; "
             "train the model yourself and give it to 'dripgate fit'"
         )
-    return nn.Sequential(_ChannelsFirst(), model), features.permute(0, 2, 3, 1)
+    return nn.Sequential(ChannelsFirst(), model), features.permute(0, 2, 3, 1)
 
 
-class _ChannelsFirst(nn.Module):
+class ChannelsFirst(nn.Module):
+    """(N, h, w, C) → (N, C, h, w), the order that convolutions take."""
+
     def forward(self, x: Tensor) -> Tensor:
+        """A view: nothing is copied."""
         return x.permute(0, 3, 1, 2)
 
 

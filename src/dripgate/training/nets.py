@@ -17,13 +17,14 @@ from dripgate.errors import ModelError
 Shape = tuple[int, int, int]
 
 
-def _conv_bn(
+def conv_bn(
     inputs: int,
     outputs: int,
     kernel: int | tuple[int, int],
     stride: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> list[nn.Module]:
+    """A convolution that keeps the size, but for its stride, and its batch norm."""
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = (kernel[0] // 2, kernel[1] // 2)
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
@@ -36,11 +37,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_conv_bn(inputs, outputs, 3, stride), nn.ReLU(), *_conv_bn(outputs, outputs, 3)
+            *conv_bn(inputs, outputs, 3, stride), nn.ReLU(), *conv_bn(outputs, outputs, 3)
         )
         same = inputs == outputs and stride == 1
         self.shortcut: nn.Module = (
-            nn.Identity() if same else nn.Sequential(*_conv_bn(inputs, outputs, 1, stride))
+            nn.Identity() if same else nn.Sequential(*conv_bn(inputs, outputs, 1, stride))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ class ResidualBlock(nn.Module):
 def resnet8(shape: Shape, classes: int, width: int = 16) -> nn.Sequential:
     """Three residual blocks of 16, 32 and 64 channels, global average pool, linear: 78 k."""
     return nn.Sequential(
-        nn.Sequential(*_conv_bn(shape[0], width, 3), nn.ReLU()),
+        nn.Sequential(*conv_bn(shape[0], width, 3), nn.ReLU()),
         ResidualBlock(width, width, 1),
         ResidualBlock(width, 2 * width, 2),
         ResidualBlock(2 * width, 4 * width, 2),
@@ -76,10 +77,10 @@ def lenet(shape: Shape, classes: int) -> nn.Sequential:
 
 def dscnn(shape: Shape, classes: int, width: int = 64) -> nn.Sequential:
     """Depthwise-separable keyword spotter: a 10 × 4 convolution and four blocks of 64: 23 k."""
-    blocks: list[nn.Module] = [*_conv_bn(shape[0], width, (10, 4), (2, 2)), nn.ReLU()]
+    blocks: list[nn.Module] = [*conv_bn(shape[0], width, (10, 4), (2, 2)), nn.ReLU()]
     for _ in range(4):
-        blocks += [*_conv_bn(width, width, 3, groups=width), nn.ReLU()]
-        blocks += [*_conv_bn(width, width, 1), nn.ReLU()]
+        blocks += [*conv_bn(width, width, 3, groups=width), nn.ReLU()]
+        blocks += [*conv_bn(width, width, 1), nn.ReLU()]
     return nn.Sequential(
         *blocks,
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(width, classes),

@@ -34,8 +34,10 @@ def train(
 ) -> None:
     """Train ``model`` in place on x (N, h, w, C), of the type the model takes, and y int (N,).
 
-    The model is left in eval mode. Deterministic for a seed, a number of threads and a torch.
+    All of x is moved to the model's device. The model is left in eval mode. Deterministic for a
+    seed, a device, a number of threads and a torch.
     """
+    device = device_of(model)
     generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
     model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -48,9 +50,10 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.lr, total_steps=total, pct_start=rise, cycle_momentum=False
     )
-    targets = torch.from_numpy(np.asarray(y, np.int64))
+    x, targets = x.to(device), torch.from_numpy(np.asarray(y, np.int64)).to(device)
     loss_of = nn.CrossEntropyLoss()
     for step, index in enumerate(_batches(len(targets), recipe, generator)):
+        index = index.to(device)
         loss = loss_of(model(augment(x[index], recipe, generator)), targets[index])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -80,7 +83,8 @@ def augment(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     if recipe.flip:
         mirrored = torch.rand(n, 1, generator=generator) < 0.5
         cols = torch.where(mirrored, cols.flip(1), cols)
-    return x[torch.arange(n)[:, None, None], rows[:, :, None], cols[:, None, :]]
+    index = torch.arange(n)[:, None, None], rows[:, :, None], cols[:, None, :]
+    return x[tuple(part.to(x.device) for part in index)]
 
 
 def _offsets(n: int, side: int, share: float, generator: torch.Generator) -> Tensor:
@@ -93,6 +97,13 @@ def _offsets(n: int, side: int, share: float, generator: torch.Generator) -> Ten
 def logits_of(model: nn.Module, x: Tensor, batch: int = 512) -> FloatArray:
     """Logits float32 (N, classes) of x in eval mode, a batch at a time."""
     model.eval()
+    device = device_of(model)
     with torch.inference_mode():
-        parts = [model(x[i : i + batch]) for i in range(0, len(x), batch)]
-    return np.asarray(torch.cat(parts).float().numpy(), np.float32)
+        parts = [model(x[i : i + batch].to(device)) for i in range(0, len(x), batch)]
+    return np.asarray(torch.cat(parts).float().cpu().numpy(), np.float32)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are; the CPU for one without weights."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

@@ -1,0 +1,132 @@
+"""Making the rows that are not there yet, on every core, each added to the file as it finishes."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from dripgate.bench.plan import Cell, Preset, plan_for, table
+from dripgate.bench.protocol import Job, device, open_data, run_job
+from dripgate.bench.rows import Row, append, key_of, mend
+from dripgate.errors import DripgateError
+
+FILE = "bench.jsonl"
+Say = Callable[[str], None]
+Cells = Callable[[str], Sequence[Cell]]
+
+
+def bench(
+    names: Sequence[str],
+    out: Path,
+    *,
+    seeds: Iterable[int],
+    preset: Preset = "quick",
+    cells: Cells = table,
+    workers: int | None = None,
+    say: Say | None = None,
+) -> list[Row]:
+    """Make every row that ``out`` does not hold yet and return all rows that were asked for.
+
+    cells: the rows of a data set. workers: processes, by default one per core, or one where there
+    is a GPU. say: is told of every finished row.
+
+    Raises DataError or UserError for what cannot be used; rows that are finished stay.
+    """
+    say = say or (lambda _: None)
+    path, seeds = out / FILE, list(seeds)
+    rows = mend(path)
+    todo = _jobs(names, seeds, preset, cells, {row.key for row in rows})
+    for name in dict.fromkeys(job.data for job in todo):
+        say(f"reading {name}")
+        open_data(name, plan_for(name, preset))  # decoded once, before several want it
+    total = sum(len(job.cells) for job in todo)
+    say(f"{total} rows to make; {path} holds {len(rows)}")
+    workers = workers or (1 if device().type == "cuda" else os.cpu_count() or 1)
+    made = _beside(todo, workers) if workers > 1 else (row for job in todo for row in run_job(job))
+    for number, row in enumerate(made, 1):
+        append(path, row)
+        rows.append(row)
+        say(f"[{number}/{total}] {_described(row)}")
+    asked = {
+        key_of(name, plan_for(name, preset).id, seed, *cell)
+        for name in names for seed in seeds for cell in cells(name)
+    }  # fmt: skip
+    return [row for row in rows if row.key in asked]
+
+
+def _jobs(
+    names: Sequence[str], seeds: Sequence[int], preset: Preset, cells: Cells,
+    done: set[tuple[object, ...]],
+) -> list[Job]:  # fmt: skip
+    """What is left to do, seed by seed: rows of one data set, seed and condition together."""
+    found = []
+    for seed in seeds:
+        for name in names:
+            plan = plan_for(name, preset)
+            left = [c for c in cells(name) if key_of(name, plan.id, seed, *c) not in done]
+            for condition in dict.fromkeys(cell.condition for cell in left):
+                mine = [cell for cell in left if cell.condition == condition]
+                found.append(Job(name, plan, seed, condition, mine))
+    return found
+
+
+def _beside(todo: Sequence[Job], workers: int) -> Iterator[Row]:
+    """Rows of several processes, as they come."""
+    context = multiprocessing.get_context("spawn")
+    tasks: Any = context.Queue()
+    results: Any = context.Queue()
+    for job in todo:
+        tasks.put(job)
+    for _ in range(workers):
+        tasks.put(None)
+    # Daemons: however this process ends, they end.
+    processes = [
+        context.Process(target=_work, args=(tasks, results), daemon=True) for _ in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield from _collected(results, processes)
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+def _collected(results: Any, processes: Sequence[Any]) -> Iterator[Row]:
+    while True:
+        running = [process for process in processes if process.exitcode is None]
+        try:
+            result = results.get(timeout=0.5)
+        except Empty:
+            if failed := [process for process in processes if process.exitcode]:
+                raise DripgateError(
+                    f"a process of the benchmark ended with code {failed[0].exitcode} (out of "
+                    "memory?); run the same command again to go on, with --workers 1"
+                ) from None
+            if not running:
+                return
+            continue
+        if isinstance(result, DripgateError):
+            raise result
+        yield result
+
+
+def _work(tasks: Any, results: Any) -> None:
+    while (job := tasks.get()) is not None:
+        try:
+            for row in run_job(job):
+                results.put(row)
+        except DripgateError as error:
+            results.put(error)
+            return
+
+
+def _described(row: Row) -> str:
+    target = row.keep_target if row.keep_target == "auto" else f"{row.keep_target:.0%}"
+    alone = ", alone" if row.protocol == "alone" else ""
+    return (
+        f"{row.data} {row.condition}{alone} seed {row.seed} {row.rule} {target}: kept "
+        f"{row.kept:.1%}, accuracy {row.accuracy:.1%}, {row.seconds:.0f} s"
+    )

@@ -1,0 +1,288 @@
+"""Means, intervals and paired differences of rows, as Markdown."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import t
+
+from dripgate.bench.rows import Keep, Row
+from dripgate.bench.rules import DEFAULT
+
+FULL, RANDOM = "full", "random"
+
+
+class Mean(NamedTuple):
+    """A mean over seeds with the half width of its 95 % interval (Student's t), NaN for one seed.
+
+    error: the mean's standard error.
+    """
+
+    value: float
+    half: float
+    error: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Mean":
+        """Of at least one value."""
+        found = np.array(list(values), float)
+        n = len(found)
+        error = float(found.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+        return cls(float(found.mean()), float(t.ppf(0.975, n - 1)) * error, error, n)
+
+    def points(self, sign: str = "") -> str:
+        """In percentage points with its interval: '61.2 ± 0.8'."""
+        interval = "" if np.isnan(self.half) else f" ± {100 * self.half:.1f}"
+        return f"{100 * self.value:{sign}.1f}{interval}"
+
+
+class Table:
+    """Rows of one kind of net and protocol, by what they are asked for."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def pick(self, **fields: object) -> list[Row]:
+        """Rows with these values, in the order of seeds."""
+        found = [r for r in self.rows if all(getattr(r, k) == v for k, v in fields.items())]
+        return sorted(found, key=lambda row: row.seed)
+
+    def names(self, field: str, **fields: object) -> list[str]:
+        """The different values of a field, in the order in which they first appear."""
+        return list(dict.fromkeys(getattr(row, field) for row in self.pick(**fields)))
+
+    def difference(self, rows: Sequence[Row], others: Sequence[Row]) -> Mean | None:
+        """Accuracy of rows minus that of others, seed by seed; None where no seed has both."""
+        theirs = {row.seed: row.accuracy for row in others}
+        paired = [row.accuracy - theirs[row.seed] for row in rows if row.seed in theirs]
+        return Mean.of(paired) if paired else None
+
+
+KEEPS: tuple[Keep, ...] = (0.61, 0.3, 0.1, "auto")
+BROKEN_KEEPS: tuple[Keep, ...] = (0.3, "auto")
+
+
+def saved(table: Table, data: str, rule: str) -> float | None:
+    """Share of the stream that need not be stored for the accuracy of storing everything.
+
+    The curve through the measured shares is followed down from everything, to where it crosses
+    full minus one standard error of full. Below the smallest measured share nothing is claimed.
+    None where there is nothing to go by.
+    """
+    clean = {"data": data, "condition": "clean", "protocol": "retrain"}
+    full = table.pick(**clean, rule=FULL)
+    if not full:
+        return None
+    reference = Mean.of(row.accuracy for row in full)
+    bar = reference.value - (0 if np.isnan(reference.error) else reference.error)
+    kept, accuracy = 1.0, reference.value
+    for keep in sorted((k for k in KEEPS if k != "auto"), reverse=True):
+        rows = table.pick(**clean, rule=rule, keep_target=keep)
+        if not rows:
+            return None
+        next_kept = float(np.mean([row.kept for row in rows]))
+        next_accuracy = float(np.mean([row.accuracy for row in rows]))
+        if next_accuracy < bar:
+            part = (accuracy - bar) / (accuracy - next_accuracy)
+            return 1 - (kept + part * (next_kept - kept))
+        kept, accuracy = next_kept, next_accuracy
+    return 1 - kept
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The whole report, without the plots."""
+    table = Table(rows)
+    parts = ["# Benchmark results", "", _cost(rows)]
+    parts += ["", "## The bar", "", *_bar(table)]
+    parts += ["", "## Storage saved at equal accuracy", "", *_saved(table)]
+    for data in table.names("data"):
+        parts += ["", f"## {data}", "", *_clean(table, data), *_conditions(table, data)]
+    return "\n".join(parts) + "\n"
+
+
+def _cost(rows: Sequence[Row]) -> str:
+    seeds = len({row.seed for row in rows})
+    hours = sum(row.seconds for row in rows) / 3600
+    return (
+        f"{len(rows)} rows, {seeds} seeds, {hours:.1f} core hours. Accuracies in %, mean over "
+        "seeds with 95 % intervals (Student's t); differences are paired by seed, in points."
+    )
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _head(*cells: str) -> list[str]:
+    return [_line(*cells), _line(*("---" for _ in cells))]
+
+
+def _target(keep: Keep) -> str:
+    return "auto" if keep == "auto" else f"{100 * keep:.0f} %"
+
+
+def _clean(table: Table, data: str) -> list[str]:
+    lines: list[str] = []
+    common = {"data": data, "condition": "clean"}
+    full = table.pick(**common, protocol="retrain", rule=FULL)
+    if full:
+        steps, stream = full[0].steps, full[0].stream
+        lines += [
+            f"Everything kept: {_accuracy(full)}; worst class {_worst(full)}; stream of "
+            f"{stream:,}; {steps:,} steps for every row.",
+        ]  # fmt: skip
+    for protocol, title in (("retrain", ""), ("alone", ", trained on the kept part alone")):
+        everything = table.pick(**common, protocol=protocol, rule=FULL)
+        for keep in KEEPS:
+            rules = table.names("rule", **common, protocol=protocol, keep_target=keep)
+            if not rules:
+                continue
+            lines += ["", f"**Asked for {_target(keep)}{title}**", ""]
+            lines += _head("rule", "kept %", "accuracy", "− full", "− random", "worst class")
+            chance = table.pick(**common, protocol=protocol, rule=RANDOM, keep_target=keep)
+            found = {
+                rule: table.pick(**common, protocol=protocol, rule=rule, keep_target=keep)
+                for rule in rules
+            }
+            for rule in sorted(rules, key=lambda rule: -_mean(found[rule]).value):
+                rows = found[rule]
+                lines.append(_line(
+                    _name(rule, rows), _kept(rows), _accuracy(rows),
+                    _difference(table, rows, everything), _difference(table, rows, chance),
+                    _worst(rows),
+                ))  # fmt: skip
+    return lines
+
+
+def _conditions(table: Table, data: str) -> list[str]:
+    hard = [c for c in table.names("condition", data=data) if c != "clean"]
+    if not hard:
+        return []
+    lines = ["", "**Hard streams**", ""]
+    lines += _head(
+        "condition", "asked for", "rule", "kept %", "accuracy", "− random", "− clean",
+        "worst class", "broken kept %", "scenes kept %",
+    )  # fmt: skip
+    for condition in hard:
+        for keep in table.names("keep_target", data=data, condition=condition):
+            common = {"data": data, "protocol": "retrain", "keep_target": keep}
+            chance = table.pick(**common, condition=condition, rule=RANDOM)
+            for rule in table.names("rule", **common, condition=condition):
+                rows = table.pick(**common, condition=condition, rule=rule)
+                clean = table.pick(**common, condition="clean", rule=rule)
+                broken = [row.broken_kept for row in rows if row.broken_kept is not None]
+                lines.append(_line(
+                    condition, _target(keep),  # type: ignore[arg-type]
+                    _name(rule, rows), _kept(rows), _accuracy(rows),
+                    _difference(table, rows, chance), _difference(table, rows, clean),
+                    _worst(rows), f"{100 * Mean.of(broken).value:.1f}" if broken else "",
+                    f"{100 * Mean.of(row.scenes_kept for row in rows).value:.0f}",
+                ))  # fmt: skip
+    return lines
+
+
+def _saved(table: Table) -> list[str]:
+    names = table.names("data")
+    rules = [
+        rule for rule in table.names("rule", condition="clean", keep_target=0.1) if rule != FULL
+    ]
+    lines = _head("rule", *names)
+    for rule in rules:
+        shares = [saved(table, data, rule) for data in names]
+        lines.append(_line(rule, *("" if s is None else f"{100 * s:.0f} %" for s in shares)))
+    return lines
+
+
+def _bar(table: Table) -> list[str]:
+    """What the default rule is asked to reach, and whether it does."""
+    lines = _head("data", "asked", "found", "met")
+    for data in table.names("data"):
+        for asked, found, met in bars(table, data):
+            lines.append(_line(data, asked, found, "yes" if met else "**no**"))
+    return lines
+
+
+def bars(table: Table, data: str) -> list[tuple[str, str, bool]]:
+    """(what is asked, what was found, whether it is met) for the default rule on one data set."""
+    clean = {"data": data, "condition": "clean", "protocol": "retrain"}
+    full = table.pick(**clean, rule=FULL)
+
+    def ours(keep: Keep) -> list[Row]:
+        return table.pick(**clean, rule=DEFAULT, keep_target=keep)
+
+    found: list[tuple[str, str, bool]] = []
+
+    def compare(asked: str, keep: Keep, others: Sequence[Row], strict: bool = False) -> None:
+        gap = table.difference(ours(keep), others)
+        if gap is not None:
+            half = 0 if np.isnan(gap.half) else gap.half
+            met = gap.value - half > 0 if strict else gap.value + half >= 0
+            found.append((asked, gap.points("+"), met))
+
+    compare("61 %: not below full", 0.61, full)
+    compare(
+        "61 %: above random", 0.61, table.pick(**clean, rule=RANDOM, keep_target=0.61), strict=True
+    )
+    for keep in (0.61, 0.3, 0.1):
+        if best := _best_baseline(table, clean, keep):
+            compare(f"{_target(keep)}: not below the best label-free baseline ({best[0].rule})",
+                    keep, best)  # fmt: skip
+    for keep in (0.3, 0.1):
+        compare(f"{_target(keep)}: not below class-balanced random", keep,
+                table.pick(**clean, rule="class_random", keep_target=keep))  # fmt: skip
+    share = saved(table, data, DEFAULT)
+    if share is not None:
+        asked = "saved at equal accuracy: more than 39 %"
+        found.append((asked, f"{100 * share:.0f} %", share > 0.39))
+    for target in BROKEN_KEEPS:
+        broken = table.pick(data=data, condition="broken30", rule=DEFAULT, keep_target=target)
+        if broken:
+            dropped = 1 - Mean.of(row.broken_kept or 0.0 for row in broken).value
+            found.append((f"broken 30 %, {_target(target)}: 95 % of the broken not kept",
+                          f"{100 * dropped:.1f} %", dropped >= 0.95))  # fmt: skip
+            gap = table.difference(broken, ours(target))
+            if gap is not None:
+                half = 0 if np.isnan(gap.half) else gap.half
+                found.append((f"broken 30 %, {_target(target)}: accuracy as clean",
+                              gap.points("+"), gap.value + half >= 0))  # fmt: skip
+    return found
+
+
+#: What the default rule is measured against: label-free, one pass, not made of heatmaps.
+BASELINES = (
+    RANDOM, "class_random", "max_softmax", "entropy", "margin", "max_logit", "energy", "novelty",
+    "sieve", "vessal", "biqf_margin",
+)  # fmt: skip
+
+
+def _best_baseline(table: Table, clean: dict[str, str], keep: Keep) -> list[Row]:
+    found = [table.pick(**clean, rule=rule, keep_target=keep) for rule in BASELINES]
+    found = [rows for rows in found if rows]
+    return max(found, key=lambda rows: _mean(rows).value) if found else []
+
+
+def _mean(rows: Sequence[Row]) -> Mean:
+    return Mean.of(row.accuracy for row in rows)
+
+
+def _accuracy(rows: Sequence[Row]) -> str:
+    return _mean(rows).points()
+
+
+def _worst(rows: Sequence[Row]) -> str:
+    return Mean.of(row.worst_class_accuracy for row in rows).points()
+
+
+def _kept(rows: Sequence[Row]) -> str:
+    return f"{100 * Mean.of(row.kept for row in rows).value:.1f}"
+
+
+def _name(rule: str, rows: Sequence[Row]) -> str:
+    bold = f"**{rule}**" if rule == DEFAULT else rule
+    return f"{bold} (needs labels)" if rows[0].needs_labels else bold
+
+
+def _difference(table: Table, rows: Sequence[Row], others: Sequence[Row]) -> str:
+    gap = table.difference(rows, others)
+    return "" if gap is None or rows is others else gap.points("+")

@@ -1,0 +1,114 @@
+"""dripgate bench: what rules are worth, on streams that anyone can make again."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from dripgate.cli.common import json_option, say, show
+from dripgate.errors import UserError
+
+if TYPE_CHECKING:
+    from dripgate.bench.conditions import Condition
+    from dripgate.bench.rows import Keep
+
+
+class _Names(click.Group):
+    """``report`` is a command; anything else is the first of the data sets."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args.insert(0, "rows")
+        return super().parse_args(ctx, args)
+
+
+@click.group("bench", cls=_Names, subcommand_metavar="NAME|PATH … --out DIR | report DIR")
+def command() -> None:
+    """Make benchmark rows for data sets, or a report of them.
+
+    NAME|PATH … are data sets as for 'dripgate train'; 'dripgate bench rows --help' lists the
+    options. What is finished is not made again.
+    """
+
+
+@command.command("rows")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--preset", type=click.Choice(["quick", "full"]), default="quick", show_default=True,
+    help="quick: two cores; full: all data and a ResNet-18, for a GPU.",
+)  # fmt: skip
+@click.option("--rules", help="With commas; by default the committed table's rows.")
+@click.option("--conditions", help="With commas; by default the table's.")
+@click.option("--keep", help="Kept shares with commas, such as 0.61,0.3,auto.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@json_option
+def rows_command(
+    names: tuple[str, ...], out: Path, preset: str, rules: str | None, conditions: str | None,
+    keep: str | None, seeds: int, workers: int | None, json_path: Path | None,
+) -> None:  # fmt: skip
+    """Make rows for data sets and append them to DIR/bench.jsonl; then write the report."""
+    from dripgate.bench.plan import Cell, crossed, table
+    from dripgate.bench.run import bench
+
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = None
+    if rules or conditions or keep:
+        chosen = crossed(*_asked(rules, conditions, keep))
+
+    def cells(name: str) -> Sequence[Cell]:
+        return table(name) if chosen is None else chosen
+
+    made = bench(
+        names, out, seeds=range(seeds), preset="full" if preset == "full" else "quick",
+        cells=cells, workers=workers, say=say,
+    )  # fmt: skip
+    show(_written(out), made, json_path)
+
+
+@command.command("report")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def report_command(folder: Path) -> None:
+    """Write tables (bench.md) and plots (SVG) of DIR/bench.jsonl into DIR."""
+    for line in _written(folder):
+        click.echo(line)
+
+
+def _asked(
+    rules: str | None, conditions: str | None, keep: str | None
+) -> "tuple[list[Condition], list[str], list[Keep]]":
+    """The three options as lists; where one is not given, the usual. Raises UserError."""
+    from dripgate.bench.conditions import Condition
+    from dripgate.bench.plan import BESIDE
+    from dripgate.bench.rules import RULES
+
+    wanted = _names(rules or ",".join(("full", *BESIDE)), RULES, "--rules")
+    under = _names(conditions or "clean", get_args(Condition), "--conditions")
+    return under, wanted, [_share(part) for part in (keep or "0.3").split(",")]
+
+
+def _names(text: str, known: Collection[str], option: str) -> list[Any]:
+    names = [name.strip() for name in text.split(",")]
+    if strange := [name for name in names if name not in known]:
+        raise UserError(f"{option} has '{strange[0]}', expected some of {', '.join(known)}")
+    return names
+
+
+def _share(text: str) -> "Keep":
+    if text.strip() == "auto":
+        return "auto"
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UserError(f"--keep has '{text}', expected numbers above 0 and up to 1, or auto")
+    return share
+
+
+def _written(folder: Path) -> list[str]:
+    from dripgate.bench.report import write
+
+    return [f"{path}" for path in write(folder)]
