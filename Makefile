@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format demo-rows score-study bench-policy clean
+.PHONY: help env demo test test-slow lint format demo-rows bench-policy clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -43,9 +43,6 @@ format: $(READY) ## rewrite in the house style
 
 demo-rows: $(READY) ## the demo on the four real data sets, three seeds: docs/results/demo.md
 	$(BIN)/python tools/demo_rows.py
-
-score-study: $(READY) ## scores and proxies compared without retraining: docs/results/score_study.json
-	$(BIN)/python tools/score_study.py
 
 bench-policy: $(READY) ## what the policy holds and costs: docs/results/policy.json (needs mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_policy.py

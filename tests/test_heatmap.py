@@ -48,12 +48,14 @@ def test_gradient_of_the_loss_matches_finite_differences():
 
 @given(maps)
 def test_area_is_a_share_and_does_not_depend_on_scale(heatmaps):
-    area = heatmap.quality(heatmaps)
+    area = heatmap.statistic(heatmaps, "area")
     assert ((area >= 0) & (area <= 1 + 1e-6)).all()
     empty = heatmaps.reshape(3, -1).max(1) == 0
     assert (area[empty] == 0).all()
     bright = heatmaps.reshape(3, -1).max(1) > 1e-3
-    np.testing.assert_allclose(heatmap.quality(heatmaps * 4)[bright], area[bright], rtol=1e-4)
+    np.testing.assert_allclose(
+        heatmap.statistic(heatmaps * 4, "area")[bright], area[bright], rtol=1e-4
+    )
 
 
 @given(maps)
@@ -73,8 +75,8 @@ def test_scores_follow_their_definition(heatmaps):
 def test_a_flat_map_has_area_one_and_a_single_cell_its_share():
     flat, single = np.ones((1, 4, 4)), np.zeros((1, 4, 4))
     single[0, 1, 2] = 7
-    assert heatmap.quality(flat)[0] == 1
-    assert heatmap.quality(single)[0] == 1 / 16
+    assert heatmap.statistic(flat, "area")[0] == 1
+    assert heatmap.statistic(single, "area")[0] == 1 / 16
 
 
 def test_the_heatmap_is_rectified_and_never_normalised():

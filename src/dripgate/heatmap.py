@@ -103,8 +103,3 @@ def statistic(heatmaps: Array, name: Statistic) -> FloatArray:
 def score(heatmaps: Array, spec: ScoreSpec) -> FloatArray:
     """The DRIP score, (N,): higher is more worth keeping."""
     return np.asarray(spec.direction * statistic(heatmaps, spec.statistic), np.float32)
-
-
-def quality(heatmaps: Array) -> FloatArray:
-    """The quality statistic, (N,): the heatmap's active area, which tells broken from hard."""
-    return statistic(heatmaps, "area")

@@ -144,7 +144,7 @@ class Reason(StrEnum):
     """Why a verdict was given."""
 
     BAND = "band"  # the score is inside the band (keep) or outside of it (drop)
-    QUALITY = "quality"  # the heatmap's shape is outside its calibrated range
+    QUALITY = "quality"  # unlike the calibration samples: broken, or of another kind
     UNREADABLE = "unreadable"  # the payload could not be decoded
     BUDGET = "budget"  # worth keeping, but not within the budget
     DUPLICATE = "duplicate"  # the same scene as something kept recently
@@ -173,6 +173,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return self.decision is not Decision.DROP
 
 
+class Typical(_Frozen, frozen=True):
+    """What calibration samples look like (see dripgate.quality): centre (4,), whitening (4, 4).
+
+    As it begins, everything is typical.
+    """
+
+    centre: tuple[float, ...] = (0.0,) * 4
+    whitening: tuple[tuple[float, ...], ...] = ((0.0,) * 4,) * 4
+
+
 class Thresholds(_Frozen, frozen=True):
     """The band and the quality range.
 
@@ -185,3 +195,4 @@ class Thresholds(_Frozen, frozen=True):
     high: tuple[float | None, ...]
     quality_low: float | None
     quality_high: float | None
+    typical: Typical = Typical()

@@ -35,6 +35,7 @@ from dripgate.types import (
     LogMel,
     Normalize,
     Thresholds,
+    Typical,
 )
 
 torch.set_num_threads(1)
@@ -42,12 +43,14 @@ IMAGE = ImageInput(height=24, width=20, channels=3)
 NORMALIZE = Normalize(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 SPEECH = LogMel(window=256, hop=128, bins=16, low=60, high=3800, mean=-5, std=3)
 F32 = np.finfo(np.float32)
+TYPICAL = Typical(centre=(0.5, 0.0, 0.1, 0.2), whitening=((1.0, 0.2, 0.0, 0.1),) * 4)
 
 
 def _open(classes: int) -> Thresholds:
     return Thresholds(
-        low=(None,) * classes, high=(None,) * classes, quality_low=None, quality_high=None
-    )
+        low=(None,) * classes, high=(None,) * classes, quality_low=None, quality_high=None,
+        typical=TYPICAL,
+    )  # fmt: skip
 
 
 def _run(graph: bytes, samples: np.ndarray) -> dict[str, np.ndarray]:
@@ -189,6 +192,7 @@ def test_verdicts_follow_the_rule_with_ties_at_every_threshold(tiny):
         high=tuple(high),
         quality_low=float(quality[6]),
         quality_high=float(quality[-6]),
+        typical=TYPICAL,
     )
     ruled = _run(with_thresholds(graph, thresholds), samples)
     assert ruled["verdict"].tolist() == _rule(results, thresholds)
@@ -228,18 +232,21 @@ def test_non_finite_is_never_kept(factory, layer):
 def test_thresholds_are_named_initializers(tiny):
     _, graph, _ = tiny
     thresholds = Thresholds(
-        low=(0.1, None, -3.0, 0.0), high=(None, 1e-9, 5.0, 0.7), quality_low=0.25, quality_high=None
-    )
+        low=(0.1, None, -3.0, 0.0), high=(None, 1e-9, 5.0, 0.7), quality_low=0.25,
+        quality_high=None, typical=TYPICAL,
+    )  # fmt: skip
     changed = with_thresholds(graph, thresholds)
     stored = {
         tensor.name: onnx.numpy_helper.to_array(tensor)
         for tensor in onnx.load_model_from_string(changed).graph.initializer
     }
-    low, high, quality = (stored[name] for name in THRESHOLD_NAMES)
+    low, high, quality, centre, whitening = (stored[name] for name in THRESHOLD_NAMES)
     assert low.dtype == high.dtype == quality.dtype == np.float32
     np.testing.assert_array_equal(low, np.array([0.1, F32.min, -3, 0], np.float32))
     np.testing.assert_array_equal(high, np.array([F32.max, 1e-9, 5, 0.7], np.float32))
     np.testing.assert_array_equal(quality, np.array([0.25, F32.max], np.float32))
+    np.testing.assert_array_equal(centre, np.array(TYPICAL.centre, np.float32))
+    np.testing.assert_array_equal(whitening, np.array(TYPICAL.whitening, np.float32))
 
 
 def test_thresholds_for_other_classes_are_refused(tiny):

@@ -21,9 +21,7 @@ def observed(n=600, classes=4, seed=0, informative=True):
     logits = 6.0 * np.eye(classes)[labels]
     logits[hard] = rng.normal(size=(hard.sum(), classes))
     score = hard + rng.random(n) if informative else rng.random(n)
-    return Observed(
-        score.astype(np.float32), rng.random(n).astype(np.float32), logits, features, labels
-    )
+    return Observed(score.astype(np.float32), logits, features, labels)
 
 
 def kept(seen, thresholds):
@@ -91,9 +89,7 @@ def test_the_signal_is_that_of_the_labels():
 
 def test_one_band_per_class_keeps_the_mix_of_classes_whatever_their_scales():
     seen = observed(n=4 * ENOUGH * 4)
-    scaled = Observed(
-        seen.score * 10.0**seen.predicted, seen.quality, seen.logits, seen.features, seen.labels
-    )
+    scaled = Observed(seen.score * 10.0**seen.predicted, seen.logits, seen.features, seen.labels)
     thresholds = learn(scaled, 0.3, seed=0).thresholds
     assert len(set(thresholds.low)) == 4
     shares = [kept(scaled, thresholds)[scaled.predicted == c].mean() for c in range(4)]
@@ -105,9 +101,7 @@ def test_one_band_for_all_where_a_class_of_its_own_would_cost_signal():
     # All the signal is in one class: a quota for each of the others would waste the budget.
     easy = seen.predicted != 0
     logits = np.where(easy[:, None], 9.0 * np.eye(4)[seen.labels], seen.logits)
-    skewed = Observed(
-        np.where(easy, 0.1, 1.0) * seen.score, seen.quality, logits, seen.features, seen.labels
-    )
+    skewed = Observed(np.where(easy, 0.1, 1.0) * seen.score, logits, seen.features, seen.labels)
     assert len(set(learn(skewed, 0.15, seed=0).thresholds.low)) == 1
 
 
@@ -115,14 +109,6 @@ def test_rare_classes_share_a_band():
     seen = observed(n=2 * ENOUGH)
     assert np.bincount(seen.predicted, minlength=4).max() < ENOUGH
     assert len(set(learn(seen, 0.3, seed=0).thresholds.low)) == 1
-
-
-def test_quality_range_holds_nearly_all_calibration_samples():
-    seen = observed(n=2000)
-    t = learn(seen, 0.5, seed=0).thresholds
-    outside = (seen.quality < t.quality_low) | (seen.quality > t.quality_high)
-    assert outside.mean() <= 0.005
-    assert t.quality_low < t.quality_high
 
 
 def test_same_seed_same_thresholds():

@@ -19,6 +19,8 @@ from dripgate.types import Array
 Condition = Literal[
     "clean", "broken10", "broken30", "label_noise", "long_tail", "duplicates", "new_class", "drift"
 ]
+#: Conditions that the first model has met too: it is another one.
+OTHER_BEGINNING: tuple[Condition, ...] = ("long_tail", "new_class")
 NOISY_LABELS = 0.1
 #: The rarest class of the long tail has this share of the samples of the commonest.
 RAREST = 0.05

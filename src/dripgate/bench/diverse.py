@@ -80,10 +80,12 @@ def _sieve(points: Array, quota: int, width: float) -> Array:
 
 
 def vessal(embedding: Array, p: Array, keep: float, rng: np.random.Generator) -> Array:
-    """VeSSAL (Saran et al., ICML 2023): chance keep · gᵀ Σ⁻¹ g / tr(Σ⁻¹ A).
+    """VeSSAL (Saran et al., ICML 2023): chance ∝ gᵀ Σ⁻¹ g / tr(Σ⁻¹ A), at most 1.
 
     g is the gradient embedding of the predicted class, (p - onehot(ŷ)) ⊗ embedding, on PROJECTED
-    random directions; Σ is summed over what was kept, A is the mean over all that passed.
+    random directions; Σ is summed over what was kept, A is the mean over all that passed. Where a
+    few samples have most of the volume, chances of 1 would leave the share unfilled: the factor,
+    ``keep`` in the paper, follows what was kept.
     """
     error = p - np.eye(p.shape[1])[p.argmax(axis=1)]
     left = rng.normal(size=(p.shape[1], PROJECTED))
@@ -91,13 +93,14 @@ def vessal(embedding: Array, p: Array, keep: float, rng: np.random.Generator) ->
     # A random direction of rank one meets u ⊗ v in the product of two sums.
     gradients = (error @ left) * (_scaled(embedding) @ right) / np.sqrt(PROJECTED)
     inverse, passed = np.eye(PROJECTED) / 0.01, np.zeros((PROJECTED, PROJECTED))
-    kept = np.zeros(len(gradients), bool)
+    factor, kept = keep, np.zeros(len(gradients), bool)
     for i, (g, coin) in enumerate(zip(gradients, rng.random(len(gradients)), strict=True)):
         towards = inverse @ g
         volume = float(g @ towards)
         passed += np.outer(g, g)
         usual = float((inverse * passed).sum()) / (i + 1)
-        kept[i] = coin < keep * volume / max(usual, 1e-30)
+        kept[i] = coin < factor * volume / max(usual, 1e-30)
+        factor *= float(np.exp(0.1 * (keep - kept[i])))
         if kept[i]:
             inverse -= np.outer(towards, towards) / (1 + volume)
     return kept

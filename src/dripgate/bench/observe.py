@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,13 +18,29 @@ from dripgate.types import Array, Verdict
 _BATCH = 256
 
 
+class Deployed(Protocol):
+    """A classifier and its gate."""
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model."""
+
+    @property
+    def gate(self) -> Gate:
+        """Fitted to it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """n samples x (n, …) as a gate and the classifier inside it see them."""
+    """n samples x (n, …) as a deployed model and its gate see them, asked when first needed."""
 
-    classifier: Classifier
-    gate: Gate
+    deployed: Deployed
     x: Array
+
+    @property
+    def gate(self) -> Gate:
+        """The gate."""
+        return self.deployed.gate
 
     @cached_property
     def _outputs(self) -> tuple[Array, ...]:
@@ -70,10 +87,11 @@ class Seen:
     @cached_property
     def _scores(self) -> dict[str, Array]:
         """Every score of the registry, by hooks and autograd."""
-        info = self.classifier.info
+        classifier = self.deployed.classifier
+        info = classifier.info
         prepare = build(info.preprocessing, info.input)
         found: dict[str, list[Array]] = {name: [] for name in heatmap.SCORES}
-        with GradCam(self.classifier.model, self.gate.info.layer.name) as gradcam:
+        with GradCam(classifier.model, self.gate.info.layer.name) as gradcam:
             for i in range(0, len(self.x), _BATCH):
                 with torch.no_grad():
                     batch = prepare(torch.from_numpy(np.ascontiguousarray(self.x[i : i + _BATCH])))
@@ -83,4 +101,4 @@ class Seen:
 
     def observed(self, score: str, labels: Array) -> Observed:
         """As ``thresholds.learn`` takes it, with the true classes (n,)."""
-        return Observed(self.score(score), self.quality, self.logits, self.embedding, labels)
+        return Observed(self.score(score), self.logits, self.embedding, labels)

@@ -42,7 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 QUICK = {
-    "digits": Plan(initial=300, stream=900, steps=40, batch=32, shift=(0.1, 0.1)),
+    "digits": Plan(initial=300, stream=900, steps=25, batch=32, shift=(0.1, 0.1)),
     "mnist": Plan(
         net="lenet", initial=600, stream=5400, test=10_000, steps=1000, lr=0.05, shift=(0.07, 0.07)
     ),

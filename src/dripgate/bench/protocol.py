@@ -7,7 +7,6 @@ paired. Each job runs on one thread, so that its rows do not depend on how many 
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dripgate.bench.conditions import Condition, Scene, arrange
+from dripgate.bench.conditions import OTHER_BEGINNING, Condition, Part, Scene, arrange
 from dripgate.bench.nets import NETS
 from dripgate.bench.observe import Seen
 from dripgate.bench.plan import Cell, Plan
@@ -41,15 +40,17 @@ class Job(NamedTuple):
     data: str
     plan: Plan
     seed: int
-    condition: Condition
     cells: Sequence[Cell]
 
 
 def run_job(job: Job) -> Iterator[Row]:
     """The job's rows, each as soon as it is there. Raises DataError for unusable data."""
-    bench = Bench(job.data, job.plan, job.seed, job.condition)
-    for cell in job.cells:
-        yield bench.row(cell)
+    bench = Bench(job.data, job.plan, job.seed)
+    for condition in dict.fromkeys(cell.condition for cell in job.cells):
+        trial = bench.under(condition)
+        for cell in job.cells:
+            if cell.condition == condition:
+                yield trial.row(cell)
 
 
 def open_data(data: str, plan: Plan) -> Dataset:
@@ -78,41 +79,50 @@ def parts(dataset: Dataset, plan: Plan, seed: int) -> tuple[Split, Split, Split]
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Inputs:
-    """What the net is trained and tested on, (n, h, w, C) float32, made once for all rows."""
-
-    initial: Tensor
-    stream: Tensor
-    test: Tensor
-
-
 class Bench:
-    """A data set, a seed and a condition, ready to try rules on."""
+    """A data set and a seed; under most conditions the first model is the same."""
 
-    def __init__(self, data: str, plan: Plan, seed: int, condition: Condition) -> None:
+    def __init__(self, data: str, plan: Plan, seed: int) -> None:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
-        dataset = open_data(data, plan)
-        self.plan, self.seed = plan, seed
-        self.data, self.classes, self.spec = data, dataset.classes, dataset.input
-        self.scene: Scene = arrange(condition, *parts(dataset, plan, seed), seed)
-        preprocessing = standardising(self.spec, self.scene.initial.x)
-        self._prepare = build(preprocessing, self.spec)
-        self.inputs = _Inputs(*(
-            self._inputs(part.x)
-            for part in (self.scene.initial, self.scene.stream, self.scene.test)
-        ))  # fmt: skip
-        _, rows, cols, channels = self.inputs.test.shape
-        self._make = partial(NETS[plan.net], (channels, rows, cols), len(self.classes))
+        self.data, self.plan, self.seed = data, plan, seed
+        self.dataset = open_data(data, plan)
+        self.parts = parts(self.dataset, plan, seed)
+        self._first: First | None = None
+
+    def under(self, condition: Condition) -> "Trial":
+        """The stream under a condition, and the model that meets it."""
+        scene = arrange(condition, *self.parts, self.seed)
+        if condition in OTHER_BEGINNING:
+            return Trial(self, scene, First(self, scene.initial))
+        if self._first is None:
+            self._first = First(self, scene.initial)
+        return Trial(self, scene, self._first)
+
+
+class First:
+    """What is deployed: a model trained on two thirds of the initial part, and its gate.
+
+    Both are made when they are first asked for.
+    """
+
+    def __init__(self, bench: Bench, initial: Part) -> None:
+        self.bench, self.initial = bench, initial
+        dataset, plan, seed = bench.dataset, bench.plan, bench.seed
+        preprocessing = standardising(dataset.input, initial.x)
+        self._prepare = build(preprocessing, dataset.input)
+        self.inputs = self.prepared(initial.x)
+        _, rows, cols, channels = self.inputs.shape
+        self._make = partial(NETS[plan.net], (channels, rows, cols), len(dataset.classes))
         self._info = ModelInfo(
-            arch=f"dripgate.bench.nets:{plan.net}", classes=self.classes, input=self.spec,
+            arch=f"dripgate.bench.nets:{plan.net}", classes=dataset.classes, input=dataset.input,
             preprocessing=preprocessing,
         )  # fmt: skip
-        held_out = np.random.default_rng([seed, 2]).random(len(self.scene.initial.y)) < HOLDOUT
+        held_out = np.random.default_rng([seed, 2]).random(len(initial.y)) < HOLDOUT
         self.learned, self.held_out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
-    def _inputs(self, x: Array) -> Tensor:
+    def prepared(self, x: Array) -> Tensor:
+        """What the net takes of raw samples, (n, h, w, C) float32."""
         with torch.inference_mode():
             made = [
                 self._prepare(torch.from_numpy(np.ascontiguousarray(x[i : i + 512])))
@@ -120,45 +130,58 @@ class Bench:
             ]
         return torch.cat(made).clone().permute(0, 2, 3, 1).contiguous()
 
-    # The first model, and what it sees -----------------------------------------------------------
-
     @cached_property
-    def first(self) -> Classifier:
-        """Trained on two thirds of the initial part."""
-        initial = self.scene.initial
-        model = self.trained(self.inputs.initial[self.learned], initial.y[self.learned])
+    def classifier(self) -> Classifier:
+        """The first model."""
+        model = self.trained(self.inputs[self.learned], self.initial.y[self.learned])
         return Classifier(model, self._info, self._make)
 
     @cached_property
     def gate(self) -> Gate:
         """Fitted on the other third, as a user does: with ``keep="auto"``."""
-        initial, rows = self.scene.initial, self.held_out
+        rows = self.held_out
         split = Split.of(
-            initial.x[rows], initial.y[rows], rows.astype(str), [""] * len(rows), np.ones_like(rows)
-        )
-        dataset = Dataset(self.data, self.classes, self.spec, split, split, ())
-        return fit(self.first, dataset, seed=self.seed)
+            self.initial.x[rows], self.initial.y[rows], rows.astype(str), [""] * len(rows),
+            np.ones_like(rows),
+        )  # fmt: skip
+        data = self.bench.dataset
+        dataset = Dataset(data.name, data.classes, data.input, split, split, ())
+        return fit(self.classifier, dataset, seed=self.bench.seed)
 
     @cached_property
     def calibration(self) -> Seen:
         """The held-out third of the initial part."""
-        return Seen(self.first, self.gate, self.scene.initial.x[self.held_out])
+        return Seen(self, self.initial.x[self.held_out])
 
-    @cached_property
-    def stream(self) -> Seen:
-        """The stream, in its order."""
-        return Seen(self.first, self.gate, self.scene.stream.x)
+    def trained(self, x: Tensor, y: Array) -> nn.Module:
+        """A new net, trained by the plan on inputs (n, h, w, C) and classes (n,)."""
+        plan, seed = self.bench.plan, self.bench.seed
+        recipe = Recipe(
+            steps=plan.steps, batch=plan.batch, lr=plan.lr, shift=plan.shift, flip=plan.flip,
+            seed=seed,
+        )  # fmt: skip
+        torch.manual_seed(seed)
+        model = self._make().to(device())
+        train(nn.Sequential(ChannelsFirst(), model), x, y, recipe)
+        return model.cpu()
+
+
+class Trial:
+    """A first model and a stream: rules decide, nets are retrained and tested."""
+
+    def __init__(self, bench: Bench, scene: Scene, first: First) -> None:
+        self.bench, self.scene, self.first = bench, scene, first
+        self.stream = Seen(first, scene.stream.x)
+        self._inputs, self._test = (first.prepared(p.x) for p in (scene.stream, scene.test))
 
     def task(self, keep: float, labels: Array | None = None) -> Task:
         """What a rule is given; labels for those that need them."""
-        scene = self.scene
+        first = self.first
         return Task(
-            calibration=self.calibration, truth=scene.initial.y[self.held_out], stream=self.stream,
-            keep=keep, seed=self.seed,
-            labels=np.full(len(scene.stream.y), -1) if labels is None else labels,
+            calibration=first.calibration, truth=first.initial.y[first.held_out],
+            stream=self.stream, keep=keep, seed=self.bench.seed,
+            labels=np.full(len(self.stream.x), -1) if labels is None else labels,
         )  # fmt: skip
-
-    # Rows ----------------------------------------------------------------------------------------
 
     @cached_property
     def auto(self) -> Array:
@@ -176,55 +199,44 @@ class Bench:
     def row(self, cell: Cell) -> Row:
         """Decide, retrain from scratch, test."""
         started = time.perf_counter()
-        kept = self.chosen(cell)
-        scene, rows = self.scene, np.flatnonzero(kept)
-        x, y = self.inputs.stream[rows], scene.returned[rows]
-        if cell.protocol == "retrain":
-            x = torch.cat([self.inputs.initial, x])
-            y = np.concatenate([scene.initial.y, y])
-        recall = self.recall(self.trained(x, y)) if len(y) else np.zeros(len(self.classes))
-        aside = self._quarantined(cell)
-        support = np.bincount(scene.test.y, minlength=len(self.classes))
+        kept, scene, plan = self.chosen(cell), self.scene, self.bench.plan
+        recall = self._recall(cell, kept)
+        support = np.bincount(scene.test.y, minlength=len(recall))
         return Row(
-            data=self.data, condition=cell.condition, protocol=cell.protocol, rule=cell.rule,
-            needs_labels=RULES[cell.rule].needs_labels, keep_target=cell.keep,
-            kept=_share(kept), seed=self.seed, steps=self.plan.steps,
+            data=self.bench.data, condition=cell.condition, protocol=cell.protocol,
+            rule=cell.rule, needs_labels=RULES[cell.rule].needs_labels, keep_target=cell.keep,
+            kept=_share(kept), seed=self.bench.seed, steps=plan.steps,
             accuracy=_rounded(recall @ support / support.sum()),
             worst_class_accuracy=_rounded(recall[support > 0].min()),
             bytes_seen=int(scene.sizes.sum()), bytes_kept=int(scene.sizes[kept].sum()),
-            quarantined=aside,
+            quarantined=self._quarantined(cell),
             broken_kept=_share(kept[scene.broken]) if scene.broken.any() else None,
             scenes_kept=_rounded(len(np.unique(scene.scene[kept])) / len(np.unique(scene.scene))),
             stream=len(kept), tested=len(scene.test.y),
-            seconds=round(time.perf_counter() - started, 1), plan=self.plan.id,
+            seconds=round(time.perf_counter() - started, 1), plan=plan.id,
         )  # fmt: skip
+
+    def _recall(self, cell: Cell, kept: Array) -> Array:
+        """Share of each class's test samples that a net trained by the cell's protocol knows."""
+        rows = np.flatnonzero(kept)
+        x, y = self._inputs[rows], self.scene.returned[rows]
+        if cell.protocol == "retrain":
+            x = torch.cat([self.first.inputs, x])
+            y = np.concatenate([self.first.initial.y, y])
+        classes = len(self.bench.dataset.classes)
+        if not len(y):
+            return np.zeros(classes)
+        net = nn.Sequential(ChannelsFirst(), self.first.trained(x, y)).to(device())
+        right = logits_of(net, self._test).argmax(axis=1) == self.scene.test.y
+        counts = np.bincount(self.scene.test.y, minlength=classes)
+        hits = np.bincount(self.scene.test.y[right], minlength=classes)
+        return np.asarray(hits / np.maximum(counts, 1))
 
     def _quarantined(self, cell: Cell) -> float:
         if cell.rule == DEFAULT or cell.rule.endswith("_band"):
-            aside = [one.reason is Reason.QUALITY for one in self.stream.verdicts]
-            return _share(np.array(aside))  # the quality range is the same at every share
+            # The quality range is the same at every share.
+            return _share(np.array([one.reason is Reason.QUALITY for one in self.stream.verdicts]))
         return 0.0
-
-    def trained(self, x: Tensor, y: Array) -> nn.Module:
-        """A new net, trained by the plan on inputs (n, h, w, C) and classes (n,)."""
-        plan = self.plan
-        recipe = Recipe(
-            steps=plan.steps, batch=plan.batch, lr=plan.lr, shift=plan.shift, flip=plan.flip,
-            seed=self.seed,
-        )  # fmt: skip
-        torch.manual_seed(self.seed)
-        model = self._make().to(device())
-        train(nn.Sequential(ChannelsFirst(), model), x, y, recipe)
-        return model.cpu()
-
-    def recall(self, model: nn.Module) -> Array:
-        """Share of each class's test samples that is recognised, (C,); 0 for a class with none."""
-        net = nn.Sequential(ChannelsFirst(), model).to(device())
-        right = logits_of(net, self.inputs.test).argmax(axis=1) == self.scene.test.y
-        model.cpu()
-        counts = np.bincount(self.scene.test.y, minlength=len(self.classes))
-        hits = np.bincount(self.scene.test.y[right], minlength=len(self.classes))
-        return np.asarray(hits / np.maximum(counts, 1))
 
 
 def device() -> torch.device:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import entropy
@@ -114,8 +115,10 @@ def _dripgate(task: Task) -> Array:
 
 def _banded(score: str, task: Task) -> Array:
     """The learned band of a score and the quality range: what a gate fitted to it would keep."""
-    learned = learn(task.calibration.observed(score, task.truth), task.keep, task.seed)
-    return inside(learned.thresholds, task.stream, score)
+    band = learn(task.calibration.observed(score, task.truth), task.keep, task.seed).thresholds
+    sound = task.stream.gate.info.thresholds
+    thresholds = msgspec.structs.replace(sound, low=band.low, high=band.high)
+    return inside(thresholds, task.stream, score)
 
 
 def inside(thresholds: Thresholds, seen: Seen, score: str) -> Array:

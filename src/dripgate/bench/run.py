@@ -60,15 +60,14 @@ def _jobs(
     names: Sequence[str], seeds: Sequence[int], preset: Preset, cells: Cells,
     done: set[tuple[object, ...]],
 ) -> list[Job]:  # fmt: skip
-    """What is left to do, seed by seed: rows of one data set, seed and condition together."""
+    """What is left to do, seed by seed: rows of one data set and seed together."""
     found = []
     for seed in seeds:
         for name in names:
             plan = plan_for(name, preset)
             left = [c for c in cells(name) if key_of(name, plan.id, seed, *c) not in done]
-            for condition in dict.fromkeys(cell.condition for cell in left):
-                mine = [cell for cell in left if cell.condition == condition]
-                found.append(Job(name, plan, seed, condition, mine))
+            if left:
+                found.append(Job(name, plan, seed, left))
     return found
 
 

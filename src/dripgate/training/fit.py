@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
@@ -29,8 +30,9 @@ from dripgate.training.graph import OPSET, build_graph, with_info, with_threshol
 from dripgate.training.layer import choose_layer, find_layer
 from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import build
+from dripgate.training.sound import learn_sound, unbounded
 from dripgate.training.thresholds import Keep, Learned, Observed, learn
-from dripgate.types import Array, Preprocessing, Thresholds
+from dripgate.types import Array, Preprocessing
 
 #: Calibration samples below which no threshold means anything.
 FEWEST = 30
@@ -83,24 +85,28 @@ def fit(
         graph, classifier.model, info.preprocessing, info.input, target.name, score, some
     )
     say(f"learning the thresholds on {len(samples):,} held-out samples")
-    draft = Gate(with_info(graph, _draft(classifier, target, score, parity)), "draft", threads=0)
+    sound = learn_sound(samples, info.preprocessing, info.input, len(info.classes), seed)
+    draft_info = _draft(classifier, target, score, parity)
+    draft = Gate(with_info(with_thresholds(graph, sound), draft_info), "draft", threads=0)
     outputs = run_all(draft, samples)
-    seen = Observed(outputs.score, outputs.quality, outputs.logits, outputs.embedding, labels)
+    seen = Observed(outputs.score, outputs.logits, outputs.embedding, labels)
     learned = learn(seen, keep, seed)
+    band = learned.thresholds
+    thresholds = msgspec.structs.replace(sound, low=band.low, high=band.high)
     final = GateInfo(
         schema=SCHEMA,
         score=score,
-        thresholds=learned.thresholds,
+        thresholds=thresholds,
         keep=learned.keep,
         classes=info.classes,
         input=info.input,
         preprocessing=info.preprocessing,
         layer=target,
-        calibration=_calibration(seen, learned),
+        calibration=_calibration(seen, outputs.quality, learned),
         parity=parity,
         provenance=_provenance(samples, seed),
     )
-    return Gate(with_info(with_thresholds(graph, learned.thresholds), final), "the new gate")
+    return Gate(with_info(with_thresholds(graph, thresholds), final), "the new gate")
 
 
 def calibration_part(classifier: Classifier, dataset: Dataset) -> Split:
@@ -123,12 +129,6 @@ def run_all(gate: Gate, samples: Split, batch: int = 256) -> Outputs:
     starts = range(0, len(samples), batch)
     parts = [gate(samples.batch(np.arange(i, min(i + batch, len(samples))))) for i in starts]
     return Outputs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def unbounded(classes: int) -> Thresholds:
-    """Thresholds that keep everything."""
-    none = (None,) * classes
-    return Thresholds(low=none, high=none, quality_low=None, quality_high=None)
 
 
 def _resolve(
@@ -179,7 +179,7 @@ def _draft(classifier: Classifier, target: TargetLayer, score: str, parity: Pari
     )  # fmt: skip
 
 
-def _calibration(seen: Observed, learned: Learned) -> Calibration:
+def _calibration(seen: Observed, quality: Array, learned: Learned) -> Calibration:
     classes = seen.logits.shape[1]
     low, high = (
         np.array([default if b is None else b for b in bounds])[seen.predicted]
@@ -193,7 +193,7 @@ def _calibration(seen: Observed, learned: Learned) -> Calibration:
         samples=len(seen.labels),
         accuracy=float((seen.predicted == seen.labels).mean()),
         score=_histogram(seen.score),
-        quality=_histogram(seen.quality),
+        quality=_histogram(quality),
         predicted=tuple(np.bincount(seen.predicted, minlength=classes).tolist()),
         kept=tuple(np.bincount(kept, minlength=classes).tolist()),
         curve=learned.curve,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dripgate.errors import ModelError
-from dripgate.heatmap import EMPTY, ScoreSpec
+from dripgate.heatmap import EMPTY, ScoreSpec, Statistic
 
 
 class Cam(NamedTuple):
@@ -22,7 +22,6 @@ class Cam(NamedTuple):
     logits: Tensor  # (N, C)
     predicted: Tensor  # (N,) int64
     score: Tensor  # (N,)
-    quality: Tensor  # (N,)
     embedding: Tensor  # (N, K), the spatial mean of the activations
     heatmap: Tensor  # (N, h, w)
     activations: Tensor  # (N, K, h, w)
@@ -108,11 +107,17 @@ def _cam(
     activations, gradients = as_map(activations), as_map(gradients)
     weighted = torch.bmm(alpha.unsqueeze(1), activations.flatten(2))
     heatmap = torch.relu(weighted).view(-1, *activations.shape[2:])
-    mean, peak = heatmap.mean((1, 2)), heatmap.amax((1, 2))
-    area = mean / peak.clamp(min=EMPTY)
-    statistic = {"mean": mean, "max": peak, "area": area}[spec.statistic]
+    statistic = _statistic(heatmap, spec.statistic)
     score = statistic if spec.direction > 0 else -statistic
-    return Cam(logits, predicted, score, area, embedding, heatmap, activations, gradients)
+    return Cam(logits, predicted, score, embedding, heatmap, activations, gradients)
+
+
+def _statistic(heatmap: Tensor, name: Statistic) -> Tensor:
+    """heatmap.statistic, (N,) of (N, h, w)."""
+    if name == "mean":
+        return heatmap.mean((1, 2))
+    peak = heatmap.amax((1, 2))
+    return peak if name == "max" else heatmap.mean((1, 2)) / peak.clamp(min=EMPTY)
 
 
 def objective_gradient(logits: Tensor, predicted: Tensor, spec: ScoreSpec) -> Tensor:

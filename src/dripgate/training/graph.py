@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from dripgate.errors import GateError, ModelError
 from dripgate.gate_info import INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, GateInfo
 from dripgate.heatmap import SCORES, ScoreSpec
+from dripgate.quality import FLOOR
 from dripgate.training.decompositions import decompose
 from dripgate.training.gradcam import GradCam
 from dripgate.training.preprocess import Deployed, build
@@ -32,8 +33,11 @@ from dripgate.training.rewrites import shorten_means
 from dripgate.types import Array, Decision, InputSpec, Preprocessing, Thresholds
 
 OPSET = 20
-#: The thresholds' names in the graph: float32 (C,), (C,) and (2,).
-THRESHOLD_NAMES = ("thresholds.low", "thresholds.high", "thresholds.quality")
+#: The thresholds' names in the graph: float32 (C,), (C,), (2,), (4,) and (4, 4).
+THRESHOLD_NAMES = (
+    "thresholds.low", "thresholds.high", "thresholds.quality", "typical.centre",
+    "typical.whitening",
+)  # fmt: skip
 #: "No bound" in the graph: every finite float32 is inside, infinities and NaN are not.
 UNBOUNDED = float(np.finfo(np.float32).max)
 
@@ -63,8 +67,10 @@ def build_graph(
     example = torch.zeros(shape, dtype=getattr(torch, input_spec.dtype.name))
     with GradCam(deployed, f"model.{layer}") as gradcam, _traceable():
         classes = gradcam(example, SCORES[score]).logits.shape[1]
-        bounds = tuple(torch.zeros(size) for size in (classes, classes, 2))
-        traced = _trace(_forward(gradcam, SCORES[score]), example, bounds)
+        shapes: tuple[tuple[int, ...], ...] = ((classes,), (classes,), (2,), (4,), (4, 4))
+        bounds = tuple(torch.zeros(shape) for shape in shapes)
+        forward = _forward(gradcam, SCORES[score], deployed.preprocessing)
+        traced = _trace(forward, example, bounds)
     _refuse_fixed_batch(traced, type(model).__name__)
     shorten_means(traced)
     decompose(traced)
@@ -108,31 +114,56 @@ def _bounds(thresholds: Thresholds) -> tuple[Array, ...]:
         values((thresholds.quality_high,), UNBOUNDED),
     )
     low, high = values(thresholds.low, -UNBOUNDED), values(thresholds.high, UNBOUNDED)
-    return low, high, np.concatenate(quality)
+    typical = thresholds.typical
+    centre, whitening = (np.array(v, np.float32) for v in (typical.centre, typical.whitening))
+    return low, high, np.concatenate(quality), centre, whitening
 
 
 # What is traced ---------------------------------------------------------------------------------
 
 
-def _forward(gradcam: GradCam, spec: ScoreSpec) -> Traced:
-    def forward(samples: Tensor, low: Tensor, high: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+def _forward(gradcam: GradCam, spec: ScoreSpec, prepare: nn.Module) -> Traced:
+    def forward(
+        samples: Tensor, low: Tensor, high: Tensor, bounds: Tensor, centre: Tensor,
+        whitening: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         cam = gradcam(samples, spec)
-        score, area = cam.score, cam.quality
+        score, quality = cam.score, quality_of(prepare(samples), centre, whitening)
         if samples.is_floating_point():
             # NaN where a value is not finite, else 0: pools and strides may leave that value out.
             taint = samples.flatten(1).sum(1) * 0
-            score, area = score + taint, area + taint
+            score = score + taint
+        # What overflowed is as broken as what came in broken.
+        quality = quality + score * 0
         band = low.index_select(0, cam.predicted), high.index_select(0, cam.predicted)
-        verdict = _verdict(score, area, *band, quality)
-        return cam.logits, score, verdict, area, cam.embedding, cam.heatmap
+        verdict = _verdict(score, quality, *band, bounds)
+        return cam.logits, score, verdict, quality, cam.embedding, cam.heatmap
 
     return forward
 
 
-def _verdict(score: Tensor, area: Tensor, low: Tensor, high: Tensor, quality: Tensor) -> Tensor:
+def quality_of(x: Tensor, centre: Tensor, whitening: Tensor) -> Tensor:
+    """dripgate.quality of the model's input x (N, …), (N,)."""
+    x = x.reshape(-1, *(1,) * (4 - x.ndim), *x.shape[1:])
+    plane = (1, 2, 3)
+    mean = x.mean(plane)
+    across, down = x[..., 1:] - x[..., :-1], x[:, :, 1:] - x[:, :, :-1]
+    spread = [x.std(plane, correction=0), *(_mean_size(part) for part in (across, down))]
+    logs = torch.log(torch.stack(spread, 1) + FLOOR)
+    away = (torch.cat([mean.unsqueeze(1), logs], 1) - centre) @ whitening.T
+    return 1 / (1 + (away * away).mean(1))
+
+
+def _mean_size(part: Tensor) -> Tensor:
+    """Mean magnitude, (N,); 0 where there are no neighbours."""
+    flat = part.abs().flatten(1)
+    return flat.mean(1) if flat.shape[1] else flat.sum(1)
+
+
+def _verdict(score: Tensor, found: Tensor, low: Tensor, high: Tensor, quality: Tensor) -> Tensor:
     """Comparisons with NaN are false: it is outside any quality range and outside any band."""
     keep = (low <= score) & (score <= high)
-    sound = (quality[0] <= area) & (area <= quality[1])
+    sound = (quality[0] <= found) & (found <= quality[1])
     judged = torch.where(keep, Decision.KEEP.code, Decision.DROP.code)
     return torch.where(sound, judged, Decision.QUARANTINE.code).to(torch.int8)
 
@@ -236,8 +267,8 @@ def _inputs_to_initializers(model: onnx.ModelProto) -> None:
     """The thresholds were inputs, so that nothing folded them into other constants."""
     for name in THRESHOLD_NAMES:
         value = next(value for value in model.graph.input if value.name == name)
-        size = value.type.tensor_type.shape.dim[0].dim_value
-        model.graph.initializer.append(numpy_helper.from_array(np.zeros(size, np.float32), name))
+        shape = [size.dim_value for size in value.type.tensor_type.shape.dim]
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(shape, np.float32), name))
         model.graph.input.remove(value)
 
 

@@ -32,10 +32,6 @@ Keep = float | Literal["auto"]
 GRID = np.arange(1, 101) / 100
 #: Shares of the highest scores that a band may leave out.
 TOPS = (0.0, 0.02, 0.05)
-#: Share of calibration samples that may fall outside of the quality range, on each side.
-ALIEN = 0.0025
-#: Room beyond those quantiles, as a share of their distance: few samples underrate extremes.
-SLACK = 0.1
 #: A predicted class gets its own band only with this many calibration samples behind it.
 ENOUGH = 50
 
@@ -45,7 +41,6 @@ class Observed:
     """What the model said about n held-out samples, and what they really are."""
 
     score: Array  # float (n,)
-    quality: Array  # float (n,)
     logits: Array  # float (n, C)
     features: Array  # float (n, D)
     labels: Array  # int (n,)
@@ -112,7 +107,7 @@ class _Band:
 
 
 def learn(seen: Observed, keep: Keep, seed: int) -> Learned:
-    """Choose the band and the quality range.
+    """Choose the band; the quality range is left open (see training.sound).
 
     keep: the fraction to keep, or "auto": the smallest that gains as much on random as any, within
     one standard error.
@@ -204,14 +199,7 @@ def _cut(score: Array, keep: float, top: float) -> tuple[float, float]:
 
 def _thresholds(seen: Observed, band: _Band, keep: float) -> Thresholds:
     low, high = band.bounds(seen, keep)
-    ends = np.quantile(seen.quality, [ALIEN, 1 - ALIEN])
-    margin = SLACK * (ends[1] - ends[0])
-    return Thresholds(
-        low=_finite(low),
-        high=_finite(high),
-        quality_low=float(ends[0] - margin),
-        quality_high=float(ends[1] + margin),
-    )
+    return Thresholds(low=_finite(low), high=_finite(high), quality_low=None, quality_high=None)
 
 
 def _finite(bounds: Array) -> tuple[float | None, ...]:

@@ -1,0 +1,170 @@
+"""The harness, end to end on digits: rows, resuming, determinism, the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from dripgate.bench.conditions import Condition
+from dripgate.bench.plan import crossed
+from dripgate.bench.rows import read
+from dripgate.bench.rules import RULES
+from dripgate.bench.run import bench
+from dripgate.cli import cli
+from dripgate.errors import DataError
+
+
+def plain(rows):
+    """Rows without the time they took."""
+    return [msgspec.structs.replace(row, seconds=0) for row in rows]
+
+
+def test_every_rule_and_every_condition_gives_rows(rows):
+    assert {row.rule for row in rows} == set(RULES)
+    assert {row.condition for row in rows} == set(get_args(Condition))
+    assert {row.protocol for row in rows} == {"retrain", "alone"}
+    assert {row.steps for row in rows} == {25}
+    assert len({row.key for row in rows}) == len(rows)
+    for row in rows:
+        assert 0.1 < row.accuracy <= 1
+        assert 0 <= row.worst_class_accuracy <= row.accuracy
+        assert row.needs_labels == (row.rule in ("el2n", "coverage"))
+        assert row.bytes_kept <= row.bytes_seen
+        assert (row.broken_kept is None) == (not row.condition.startswith("broken"))
+
+
+def test_rules_keep_what_they_are_asked_for(rows):
+    for row in rows:
+        held = row.rule not in ("full", "novelty", "vessal") and not row.rule.endswith("_band")
+        if row.keep_target == 0.3 and row.condition == "clean" and held:
+            assert row.kept == pytest.approx(0.3, abs=0.03), row.rule
+    assert all(row.kept == 1 for row in rows if row.rule == "full")
+
+
+def test_auto_is_the_same_share_for_every_rule(rows):
+    shares = [row.kept for row in rows if row.keep_target == "auto" and row.condition == "clean"]
+    assert len(shares) == 3
+    assert max(shares) - min(shares) < 0.03
+
+
+def test_broken_frames_are_hardly_kept_by_ours(rows):
+    (ours,) = (
+        r
+        for r in rows
+        if r.condition == "broken30" and (r.rule, r.keep_target) == ("dripgate", 0.3)
+    )
+    (chance,) = (
+        r for r in rows if r.condition == "broken30" and (r.rule, r.keep_target) == ("random", 0.3)
+    )
+    assert chance.broken_kept > 0.2
+    assert ours.broken_kept < 0.05
+    assert ours.quarantined > 0.2
+
+
+def test_two_runs_give_the_same_rows_on_any_number_of_processes(tmp_path, rows):
+    cells = crossed(["clean"], ["full", "margin", "dripgate"], [0.3])
+    again = bench(["digits"], tmp_path, seeds=[0, 1], cells=lambda _: cells, workers=2)
+    before = {row.key: row for row in rows}
+    first = [row for row in again if row.seed == 0]
+    assert len(first) == 3
+    assert plain(first) == plain([before[row.key] for row in first])
+    by_seed = {row.seed: row.accuracy for row in again if row.rule == "full"}
+    assert by_seed[0] != by_seed[1]
+
+
+def test_what_is_finished_is_not_made_again(tmp_path, small):
+    said = []
+    bench(["digits"], tmp_path, seeds=[0], cells=lambda _: small[:1], workers=1)
+    path = tmp_path / "bench.jsonl"
+    finished = path.read_bytes()
+    # As a crash in the middle of a write would leave it.
+    path.write_bytes(finished + b'{"data": "digits", "condi')
+    rows = bench(["digits"], tmp_path, seeds=[0], cells=lambda _: small, workers=1, say=said.append)
+    assert path.read_bytes().startswith(finished)
+    assert [row.rule for row in read(path)] == ["full", "random", "random"]
+    assert len(rows) == 3
+    assert sum("full" in line for line in said) == 0
+
+
+def test_a_killed_run_goes_on(tmp_path, small):
+    command = [
+        sys.executable, "-m", "dripgate", "bench", "digits", "--out", str(tmp_path),
+        "--rules", "full,random", "--keep", "0.3,0.1", "--seeds", "1", "--workers", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for line in process.stderr:
+        if line.startswith("[1/3]"):
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    process.stderr.close()
+    kept = read(tmp_path / "bench.jsonl")
+    assert 1 <= len(kept) < 3
+    rows = bench(["digits"], tmp_path, seeds=[0], cells=lambda _: small, workers=1)
+    assert len(rows) == 3
+    assert read(tmp_path / "bench.jsonl")[: len(kept)] == kept
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(cli, ["bench", *arguments])
+
+
+def test_the_command_makes_rows_and_a_report(tmp_path, folder):
+    (tmp_path / "bench.jsonl").write_bytes((folder / "bench.jsonl").read_bytes())
+    out = tmp_path / "rows.json"
+    result = run(
+        "digits", "--out", str(tmp_path), "--rules", "random,dripgate", "--seeds", "1",
+        "--json", str(out), "--workers", "1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "0 rows to make" in result.stderr
+    assert [row["rule"] for row in json.loads(out.read_text())] == ["random", "dripgate"]
+    page = (tmp_path / "bench.md").read_text()
+    for rule in ("random", "dripgate", "loss_max_band", "coverage (needs labels)"):
+        assert rule in page
+    for picture in ("accuracy", "worst_class", "storage", "conditions"):
+        assert (tmp_path / f"bench_{picture}.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_the_report_is_the_same_every_time(tmp_path, folder):
+    texts = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bench.jsonl").write_bytes((folder / "bench.jsonl").read_bytes())
+        assert run("report", str(tmp_path / name)).exit_code == 0
+        texts.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["digits", "--rules", "luck"], "--rules has 'luck', expected some of full, random"),
+        (["digits", "--conditions", "rain"], "--conditions has 'rain'"),
+        (["digits", "--keep", "30%"], "--keep has '30%', expected numbers above 0"),
+        (["nowhere.zip"], "nowhere.zip"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, arguments, told):
+    result = run(*arguments, "--out", str(tmp_path))
+    assert told in str(result.exception)
+    assert result.exit_code != 0
+
+
+def test_a_report_of_nothing_says_what_to_do(tmp_path):
+    assert "'dripgate bench' writes it" in str(run("report", str(tmp_path)).exception)
+
+
+def test_a_file_of_something_else_is_not_overwritten(tmp_path):
+    path = Path(tmp_path, "bench.jsonl")
+    path.write_text('{"my": "notes"}\n')
+    with pytest.raises(DataError, match="line 1 is no benchmark row"):
+        bench(["digits"], tmp_path, seeds=[0], workers=1)
+    assert path.read_text() == '{"my": "notes"}\n'

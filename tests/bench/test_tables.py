@@ -1,0 +1,81 @@
+"""Numbers in the report, against arithmetic by hand."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from dripgate.bench.rows import Row
+from dripgate.bench.tables import Mean, Table, bars, markdown, saved
+
+
+def row(rule="random", keep=0.3, accuracy=0.8, seed=0, **fields):
+    kept = fields.pop("kept", 1.0 if rule == "full" else keep)
+    return Row(**{
+        "data": "d", "condition": "clean", "protocol": "retrain", "rule": rule,
+        "needs_labels": False, "keep_target": 1.0 if rule == "full" else keep, "kept": kept,
+        "seed": seed, "steps": 10, "accuracy": accuracy, "worst_class_accuracy": accuracy / 2,
+        "bytes_seen": 1000, "bytes_kept": int(1000 * kept), "quarantined": 0.0,
+        "broken_kept": None, "scenes_kept": kept, "stream": 100, "tested": 100, "seconds": 1.0,
+        "plan": "p", **fields,
+    })  # fmt: skip
+
+
+def test_interval_is_students():
+    values = [0.71, 0.74, 0.78, 0.70]
+    mean = Mean.of(values)
+    low, high = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean.value == pytest.approx(np.mean(values))
+    assert (mean.value - mean.half, mean.value + mean.half) == pytest.approx((low, high))
+
+
+def test_one_seed_has_no_interval():
+    assert Mean.of([0.5]).points() == "50.0"
+
+
+def test_differences_are_paired_by_seed():
+    ours = [row("dripgate", accuracy=a, seed=s) for s, a in enumerate((0.6, 0.7, 0.8))]
+    theirs = [row("full", accuracy=a, seed=s) for s, a in ((0, 0.5), (2, 0.7), (9, 0.1))]
+    gap = Table([]).difference(ours, theirs)
+    assert (gap.n, gap.value, gap.half) == (2, pytest.approx(0.1), pytest.approx(0, abs=1e-9))
+    assert Table([]).difference(ours, []) is None
+
+
+def curve(rule, accuracies):
+    return [row(rule, keep, a) for keep, a in zip((0.61, 0.3, 0.1), accuracies, strict=True)]
+
+
+def test_storage_saved_is_where_the_curve_crosses_full():
+    full = [row("full", accuracy=0.9)]
+    table = Table([
+        *full, *curve("good", (0.91, 0.9, 0.9)), *curve("half", (0.9, 0.8, 0.7)),
+        *curve("bad", (0.8, 0.95, 0.99)),
+    ])  # fmt: skip
+    assert saved(table, "d", "good") == pytest.approx(0.9)  # to the smallest share, no further
+    assert saved(table, "d", "half") == pytest.approx(0.39)
+    assert saved(table, "d", "bad") == pytest.approx(0.0)  # better again below: not followed
+    # Two seeds of full differ: a standard error of 0.05 below their mean is still equal.
+    spread = Table([row("full", accuracy=a, seed=s) for s, a in ((0, 0.85), (1, 0.95))]
+                   + curve("half", (0.9, 0.8, 0.7)))  # fmt: skip
+    assert saved(spread, "d", "half") == pytest.approx(1 - (0.61 - 0.5 * 0.31))
+    assert saved(Table(full), "d", "good") is None
+
+
+def test_bars_are_missed_and_met():
+    rows = [row("full", accuracy=0.9 + s / 1000, seed=s) for s in range(3)]
+    for keep, ours, chance in ((0.61, 0.91, 0.85), (0.3, 0.8, 0.84), (0.1, 0.8, 0.7)):
+        for s in range(3):
+            rows += [row("dripgate", keep, ours + s / 1000, s), row("random", keep, chance, s)]
+            rows += [row("class_random", keep, chance, s)]
+    found = {asked: met for asked, _, met in bars(Table(rows), "d")}
+    assert found["61 %: not below full"]
+    assert found["61 %: above random"]
+    assert not found["30 %: not below class-balanced random"]
+    assert found["10 %: not below class-balanced random"]
+    assert found["saved at equal accuracy: more than 39 %"]
+
+
+def test_the_page_has_every_row(rows):
+    page = markdown(rows)
+    assert page.count("\n| ") > len({r.key for r in rows}) / 2
+    for r in rows:
+        assert f"{100 * r.accuracy:.1f}" in page
