@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format demo-rows bench-policy clean
+.PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -43,6 +43,14 @@ format: $(READY) ## rewrite in the house style
 
 demo-rows: $(READY) ## the demo on the four real data sets, three seeds: docs/results/demo.md
 	$(BIN)/python tools/demo_rows.py
+
+bench: $(READY) ## the benchmark's table, four data sets: hours; goes on where it stopped: docs/results
+	OMP_NUM_THREADS=1 $(BIN)/dripgate bench mnist speechcommands cifar10 plantvillage \
+	  --out docs/results
+
+bench-quick: $(READY) ## a part of it, two data sets, one seed: out/bench-quick
+	OMP_NUM_THREADS=1 $(BIN)/dripgate bench mnist speechcommands --seeds 1 \
+	  --rules full,random,class_random,margin,dripgate --keep 0.61,0.3,0.1 --out out/bench-quick
 
 bench-policy: $(READY) ## what the policy holds and costs: docs/results/policy.json (needs mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_policy.py
