@@ -25,10 +25,11 @@ from dripgate.gate_info import (
 )
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
 from dripgate.training.classifier import Classifier, load_classifier, wrap
-from dripgate.training.graph import OPSET, build_graph, with_info, with_thresholds
+from dripgate.training.graph import build_graph, with_info, with_thresholds
 from dripgate.training.layer import choose_layer, find_layer
 from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import build
+from dripgate.training.shrink import OPSET
 from dripgate.training.thresholds import Keep, Learned, Observed, learn
 from dripgate.types import Array, Preprocessing, Thresholds
 
