@@ -69,7 +69,7 @@ def test_broken_samples_are_told_from_sound_ones(kind):
     make, faults, preprocessing, spec = KINDS[kind]
     sound = learn_sound(split(make(400)), preprocessing, spec, 2, seed=0)
     fresh = make(200, seed=1)
-    assert found_broken(fresh, sound, preprocessing, spec).mean() <= 0.03
+    assert found_broken(fresh, sound, preprocessing, spec).mean() <= 0.04
     rng = np.random.default_rng(2)
     for name, fault in faults.items():
         broken = np.stack([fault(one, rng) for one in fresh])
@@ -97,12 +97,19 @@ def test_the_range_leaves_out_as_many_as_it_says():
 def test_statistics_by_hand(shape, seed, scale):
     x = (np.random.default_rng(seed).normal(size=(3, *shape)) * scale).astype(np.float32)
     found = quality.statistics(x)
-    for one, (mean, contrast, across, down) in zip(x.astype(np.float64), found, strict=True):
+    for one, statistics in zip(x.astype(np.float64), found, strict=True):
         planes = one.reshape((1,) * (3 - one.ndim) + one.shape)
-        sides = [abs(planes[:, :, 1:] - planes[:, :, :-1]), abs(planes[:, 1:] - planes[:, :-1])]
-        expected = [planes.mean(), np.log(planes.std() + quality.FLOOR)]
-        expected += [np.log((s.mean() if s.size else 0) + quality.FLOOR) for s in sides]
-        np.testing.assert_allclose([mean, contrast, across, down], expected, rtol=2e-3, atol=2e-3)
+        parts: list[list[float]] = [[], [], []]
+        for plane in planes:
+            for i in range(0, max(plane.shape[0] - 1, 1), 2):
+                for j in range(0, max(plane.shape[1] - 1, 1), 2):
+                    a = plane[i, j]
+                    parts[0].append(a)
+                    parts[1].append(plane[i, j + 1] - a if plane.shape[1] > 1 else 0)
+                    parts[2].append(plane[i + 1, j] - a if plane.shape[0] > 1 else 0)
+        spread = [np.abs(np.array(part) - np.mean(part)).mean() for part in parts]
+        expected = [np.mean(parts[0]), *np.log(np.array(spread) + quality.FLOOR)]
+        np.testing.assert_allclose(statistics, expected, rtol=2e-3, atol=2e-3)
 
 
 def test_calibration_samples_are_at_the_usual_distance():

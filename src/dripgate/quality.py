@@ -19,24 +19,20 @@ RIDGE = 1e-6
 def statistics(x: Array) -> FloatArray:
     """(N, 4) of inputs as the model takes them, (N, C, h, w), (N, K, T) or (N, F).
 
-    Mean, log standard deviation, log mean absolute difference of neighbours along the last axis,
-    and the same along the one before it.
+    Of every block of 2 × 2 three numbers are taken: its first value a, the step to a's neighbour
+    in the row, and to that in the column (0 where there is none). The statistics are the mean of
+    a, and the logarithms of the mean absolute deviations of a, of row steps and of column steps.
     """
-    x = as_planes(x)
-    across, down = np.abs(np.diff(x, axis=3)), np.abs(np.diff(x, axis=2))
-    spread = [_mean((x - _mean(x)[:, None, None, None]) ** 2) ** 0.5, _mean(across), _mean(down)]
-    return np.stack([_mean(x), *(np.log(value + FLOOR) for value in spread)], axis=1)
-
-
-def as_planes(x: Array) -> Array:
-    """(N, C, h, w) as it is, (N, K, T) as (N, 1, K, T), (N, F) as (N, 1, 1, F)."""
-    return x.reshape(len(x), *(1,) * (4 - x.ndim), *x.shape[1:])
-
-
-def _mean(values: Array) -> FloatArray:
-    """Of each sample, (N,); 0 where there is nothing, as between the rows of a single one."""
-    size = values[0].size
-    return np.asarray(values.sum(axis=(1, 2, 3)) / max(size, 1), np.float32)
+    x = x.reshape(len(x), *(1,) * (4 - x.ndim), *x.shape[1:])
+    n, _, height, width = x.shape
+    high, wide = max(height // 2 * 2, 1), max(width // 2 * 2, 1)
+    a = x[:, :, :high:2, :wide:2]
+    across = x[:, :, :high:2, 1:wide:2] - a if width > 1 else np.zeros_like(a)
+    down = x[:, :, 1:high:2, :wide:2] - a if height > 1 else np.zeros_like(a)
+    parts = np.stack([part.reshape(n, -1) for part in (a, across, down)], axis=1)
+    mean = parts.mean(axis=2, keepdims=True)
+    spread = np.log(np.abs(parts - mean).mean(axis=2) + FLOOR)
+    return np.concatenate([mean[:, 0], spread], axis=1).astype(np.float32)
 
 
 def learn(values: Array) -> Typical:

@@ -26,13 +26,14 @@ from dripgate.gate_info import (
 )
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
 from dripgate.training.classifier import Classifier, load_classifier, wrap
-from dripgate.training.graph import OPSET, build_graph, with_info, with_thresholds
+from dripgate.training.graph import build_graph, with_info, with_thresholds
 from dripgate.training.layer import choose_layer, find_layer
 from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import build
-from dripgate.training.sound import learn_sound, unbounded
+from dripgate.training.shrink import OPSET
+from dripgate.training.sound import learn_sound
 from dripgate.training.thresholds import Keep, Learned, Observed, learn
-from dripgate.types import Array, Preprocessing
+from dripgate.types import Array, Preprocessing, Thresholds
 
 #: Calibration samples below which no threshold means anything.
 FEWEST = 30
@@ -74,20 +75,18 @@ def fit(
     info = classifier.info
     say("choosing the target layer")
     target = _target(classifier, layer, samples.batch(np.arange(min(_EXAMPLES, len(samples)))))
+    say("learning what sound samples look like")
+    sound = learn_sound(samples, info.preprocessing, info.input, len(info.classes), seed)
     say(f"exporting the graph with Grad-CAM at '{target.name}'")
-    graph = build_graph(
-        classifier.model, info.preprocessing, info.input, target.name, score,
-        unbounded(len(info.classes)),
-    )  # fmt: skip
+    graph = build_graph(classifier.model, info.preprocessing, info.input, target.name, score, sound)
     say("checking the graph against autograd")
     some = samples.batch(np.linspace(0, len(samples) - 1, _PARITY_SAMPLES).astype(int))
     parity = check_parity(
         graph, classifier.model, info.preprocessing, info.input, target.name, score, some
     )
     say(f"learning the thresholds on {len(samples):,} held-out samples")
-    sound = learn_sound(samples, info.preprocessing, info.input, len(info.classes), seed)
-    draft_info = _draft(classifier, target, score, parity)
-    draft = Gate(with_info(with_thresholds(graph, sound), draft_info), "draft", threads=0)
+    draft_info = _draft(classifier, target, score, sound, parity)
+    draft = Gate(with_info(graph, draft_info), "draft", threads=0)
     outputs = run_all(draft, samples)
     seen = Observed(outputs.score, outputs.logits, outputs.embedding, labels)
     learned = learn(seen, keep, seed)
@@ -161,12 +160,14 @@ def _target(classifier: Classifier, layer: str | None, samples: Array) -> Target
     return find_layer(classifier.model, layer, example)
 
 
-def _draft(classifier: Classifier, target: TargetLayer, score: str, parity: Parity) -> GateInfo:
+def _draft(
+    classifier: Classifier, target: TargetLayer, score: str, sound: Thresholds, parity: Parity
+) -> GateInfo:
     """What the graph says about itself while its thresholds are still being learned."""
     nothing = Histogram(edges=(), counts=())
     info = classifier.info
     return GateInfo(
-        schema=SCHEMA, score=score, thresholds=unbounded(len(info.classes)), keep=1.0,
+        schema=SCHEMA, score=score, thresholds=sound, keep=1.0,
         classes=info.classes, input=info.input, preprocessing=info.preprocessing, layer=target,
         calibration=Calibration(
             samples=0, accuracy=0, score=nothing, quality=nothing,

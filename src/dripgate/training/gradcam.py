@@ -71,6 +71,15 @@ class GradCam:
         Raises ModelError where the model gives no logits (N, C), the layer runs more than once
         or not at all, or no gradient flows from the logits to it.
         """
+        logits, leaf = self.forward(batch)
+        # With the sign in the cotangent, α needs no multiplication of its own.
+        predicted = logits.argmax(1)
+        cotangent = objective_gradient(logits.detach(), predicted, spec)
+        gradients = self.backward(logits, leaf, cotangent)
+        return _cam(logits.detach(), predicted, leaf.detach(), gradients, spec)
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) and the activations (N, K, h, w) as the leaf that they depend on."""
         self._leaves.clear()
         with torch.enable_grad():
             logits = logits_of(self.model, batch)
@@ -79,23 +88,19 @@ class GradCam:
                 f"layer '{self.layer}' runs {len(self._leaves)} times in one forward pass of "
                 f"{type(self.model).__name__}; choose a layer that runs once"
             )
-        leaf = self._leaves.pop()
-        # With the sign in the cotangent, α needs no multiplication of its own.
-        predicted = logits.argmax(1)
-        cotangent = objective_gradient(logits.detach(), predicted, spec)
-        gradients = _gradient(logits, leaf, cotangent)
+        return logits, self._leaves.pop()
+
+    def backward(self, logits: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor:
+        """cotangent (N, C) · ∂logits/∂leaf, of the leaf's shape: the head's backward pass."""
+        gradients = None
+        if logits.requires_grad:
+            gradients = torch.autograd.grad(logits, leaf, cotangent, allow_unused=True)[0]
         if gradients is None:
             raise ModelError(
                 f"no gradient flows from the logits of {type(self.model).__name__} to layer "
                 f"'{self.layer}'; choose a layer that they depend on"
             )
-        return _cam(logits.detach(), predicted, leaf.detach(), gradients, spec)
-
-
-def _gradient(logits: Tensor, leaf: Tensor, cotangent: Tensor) -> Tensor | None:
-    if not logits.requires_grad:
-        return None
-    return torch.autograd.grad(logits, leaf, cotangent, allow_unused=True)[0]
+        return gradients
 
 
 def _cam(

@@ -1,9 +1,11 @@
 """The gate's graph: preprocessing, model, Grad-CAM, score and verdict as one static ONNX model.
 
 torch.export cannot trace a forward pass that differentiates. What works for any architecture:
-make_fx records Grad-CAM as run by autograd (the backward pass through the head becomes ordinary
-nodes), rewrites and decompositions turn what has no ONNX form into what has, and torch.export
-and torch.onnx.export take it from there. Measured: ResNet-8 in 4–6 s on one core, imports included.
+make_fx records the forward pass and the backward pass through the head as ordinary nodes, with
+the objective's gradient as an input; rewrites and decompositions turn what has no ONNX form into
+what has, and torch.export and torch.onnx.export take it from there. The objective before the
+backward pass, heatmap, score and verdict behind it are ONNX from the start (tail), and the whole
+is made smaller (shrink). Measured: ResNet-8 in 4–6 s on one core, imports included.
 """
 
 import logging
@@ -12,8 +14,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
@@ -25,21 +27,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from dripgate.errors import GateError, ModelError
 from dripgate.gate_info import INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, GateInfo
 from dripgate.heatmap import SCORES, ScoreSpec
-from dripgate.quality import FLOOR
 from dripgate.training.decompositions import decompose
 from dripgate.training.gradcam import GradCam
 from dripgate.training.preprocess import Deployed, build
 from dripgate.training.rewrites import shorten_means
-from dripgate.types import Array, Decision, InputSpec, Preprocessing, Thresholds
+from dripgate.training.shrink import OPSET, shrink
+from dripgate.training.tail import (
+    THRESHOLDS,
+    Tail,
+    add_heatmap,
+    add_objective,
+    add_quality,
+    add_verdict,
+    threshold_matrix,
+)
+from dripgate.types import InputSpec, Preprocessing, Thresholds, Typical
 
-OPSET = 20
-#: The thresholds' names in the graph: float32 (C,), (C,), (2,), (4,) and (4, 4).
-THRESHOLD_NAMES = (
-    "thresholds.low", "thresholds.high", "thresholds.quality", "typical.centre",
-    "typical.whitening",
-)  # fmt: skip
-#: "No bound" in the graph: every finite float32 is inside, infinities and NaN are not.
-UNBOUNDED = float(np.finfo(np.float32).max)
+#: What is traced: these, and whether a sample holds a value that is not finite (floats only).
+TRACED = ("logits", "activations", "alpha", "embedding", "prepared", "taint")
 
 Traced = Callable[..., tuple[Tensor, ...]]
 
@@ -55,7 +60,8 @@ def build_graph(
 ) -> bytes:
     """The ONNX model, serialised: ``samples`` in, gate_info.OUTPUT_NAMES out, any batch size.
 
-    The thresholds are initializers (THRESHOLD_NAMES): ``with_thresholds`` replaces them without
+    What sound samples look like (``thresholds.typical``) is built in. The other thresholds are an
+    initializer (tail.THRESHOLDS): ``with_thresholds`` replaces them without
     tracing again. ``model`` is left as it was.
 
     Raises ModelError for a layer or model that Grad-CAM cannot use, and for one whose forward
@@ -66,18 +72,22 @@ def build_graph(
     shape = (2, *input_spec.shape)  # torch takes a dimension of 1 for a constant
     example = torch.zeros(shape, dtype=getattr(torch, input_spec.dtype.name))
     with GradCam(deployed, f"model.{layer}") as gradcam, _traceable():
-        classes = gradcam(example, SCORES[score]).logits.shape[1]
-        shapes: tuple[tuple[int, ...], ...] = ((classes,), (classes,), (2,), (4,), (4, 4))
-        bounds = tuple(torch.zeros(shape) for shape in shapes)
-        forward = _forward(gradcam, SCORES[score], deployed.preprocessing)
-        traced = _trace(forward, example, bounds)
+        cam = gradcam(example, SCORES[score])
+        forward = _forward(gradcam, deployed.preprocessing)
+        traced = _trace(forward, example, torch.zeros_like(cam.logits))
     _refuse_fixed_batch(traced, type(model).__name__)
     shorten_means(traced)
     decompose(traced)
     traced.graph.eliminate_dead_code()
     traced.recompile()
-    graph = _to_onnx(traced, example, bounds, opset, type(model).__name__)
-    _inputs_to_initializers(graph)
+    names = TRACED if example.is_floating_point() else TRACED[:-1]
+    exported = _to_onnx(traced, (example, torch.zeros_like(cam.logits)), names, opset, model)
+    _, channels, height, width = cam.activations.shape
+    shape = (channels, height, width)
+    classes = cam.logits.shape[1]
+    _complete(exported.graph, SCORES[score], shape, classes, thresholds.typical)
+    shrink(exported)
+    graph = ir.to_proto(exported)
     _forget_origins(graph)
     return with_thresholds(graph.SerializeToString(), thresholds)
 
@@ -85,16 +95,16 @@ def build_graph(
 def with_thresholds(model: bytes, thresholds: Thresholds) -> bytes:
     """The same graph with other thresholds, exact in float32; raises GateError on a misfit."""
     graph = onnx.load_model_from_string(model)
-    stored = {tensor.name: tensor for tensor in graph.graph.initializer}
-    for name, values in zip(THRESHOLD_NAMES, _bounds(thresholds), strict=True):
-        if name not in stored:
-            raise GateError(f"the graph has no '{name}'; build it with dripgate fit")
-        if list(stored[name].dims) != list(values.shape):
-            raise GateError(
-                f"'{name}' has {values.size} values, the graph has {stored[name].dims[0]}; "
-                "give one per class"
-            )
-        stored[name].CopyFrom(numpy_helper.from_array(values, name))
+    stored = next((t for t in graph.graph.initializer if t.name == THRESHOLDS), None)
+    values = threshold_matrix(thresholds)
+    if stored is None:
+        raise GateError(f"the graph has no '{THRESHOLDS}'; build it with dripgate fit")
+    if list(stored.dims) != list(values.shape):
+        raise GateError(
+            f"the thresholds are for {len(thresholds.low)} classes, the graph's for "
+            f"{stored.dims[0] - 2}; give one per class"
+        )
+    stored.CopyFrom(numpy_helper.from_array(values, THRESHOLDS))
     return bytes(graph.SerializeToString())
 
 
@@ -105,70 +115,28 @@ def with_info(model: bytes, info: GateInfo) -> bytes:
     return bytes(graph.SerializeToString())
 
 
-def _bounds(thresholds: Thresholds) -> tuple[Array, ...]:
-    def values(bounds: tuple[float | None, ...], unbounded: float) -> Array:
-        return np.array([unbounded if b is None else b for b in bounds], np.float32)
-
-    quality = (
-        values((thresholds.quality_low,), -UNBOUNDED),
-        values((thresholds.quality_high,), UNBOUNDED),
-    )
-    low, high = values(thresholds.low, -UNBOUNDED), values(thresholds.high, UNBOUNDED)
-    typical = thresholds.typical
-    centre, whitening = (np.array(v, np.float32) for v in (typical.centre, typical.whitening))
-    return low, high, np.concatenate(quality), centre, whitening
-
-
 # What is traced ---------------------------------------------------------------------------------
 
 
-def _forward(gradcam: GradCam, spec: ScoreSpec, prepare: nn.Module) -> Traced:
-    def forward(
-        samples: Tensor, low: Tensor, high: Tensor, bounds: Tensor, centre: Tensor,
-        whitening: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        cam = gradcam(samples, spec)
-        score, quality = cam.score, quality_of(prepare(samples), centre, whitening)
-        if samples.is_floating_point():
-            # NaN where a value is not finite, else 0: pools and strides may leave that value out.
-            taint = samples.flatten(1).sum(1) * 0
-            score = score + taint
-        # What overflowed is as broken as what came in broken.
-        quality = quality + score * 0
-        band = low.index_select(0, cam.predicted), high.index_select(0, cam.predicted)
-        verdict = _verdict(score, quality, *band, bounds)
-        return cam.logits, score, verdict, quality, cam.embedding, cam.heatmap
+def _forward(gradcam: GradCam, prepare: nn.Module) -> Traced:
+    def forward(samples: Tensor, cotangent: Tensor) -> tuple[Tensor, ...]:
+        logits, leaf = gradcam.forward(samples)
+        gradients = gradcam.backward(logits, leaf, cotangent)
+        activations = leaf.detach()
+        dims = tuple(range(2, activations.ndim))
+        found = (
+            logits.detach(), activations, gradients.mean(dims), activations.mean(dims),
+            prepare(samples),
+        )  # fmt: skip
+        if not samples.is_floating_point():
+            return found
+        # NaN where a value is not finite, else 0: pools and strides may leave that value out.
+        return *found, samples.flatten(1).sum(1, keepdim=True) * 0
 
     return forward
 
 
-def quality_of(x: Tensor, centre: Tensor, whitening: Tensor) -> Tensor:
-    """dripgate.quality of the model's input x (N, …), (N,)."""
-    x = x.reshape(-1, *(1,) * (4 - x.ndim), *x.shape[1:])
-    plane = (1, 2, 3)
-    mean = x.mean(plane)
-    across, down = x[..., 1:] - x[..., :-1], x[:, :, 1:] - x[:, :, :-1]
-    spread = [x.std(plane, correction=0), *(_mean_size(part) for part in (across, down))]
-    logs = torch.log(torch.stack(spread, 1) + FLOOR)
-    away = (torch.cat([mean.unsqueeze(1), logs], 1) - centre) @ whitening.T
-    return 1 / (1 + (away * away).mean(1))
-
-
-def _mean_size(part: Tensor) -> Tensor:
-    """Mean magnitude, (N,); 0 where there are no neighbours."""
-    flat = part.abs().flatten(1)
-    return flat.mean(1) if flat.shape[1] else flat.sum(1)
-
-
-def _verdict(score: Tensor, found: Tensor, low: Tensor, high: Tensor, quality: Tensor) -> Tensor:
-    """Comparisons with NaN are false: it is outside any quality range and outside any band."""
-    keep = (low <= score) & (score <= high)
-    sound = (quality[0] <= found) & (found <= quality[1])
-    judged = torch.where(keep, Decision.KEEP.code, Decision.DROP.code)
-    return torch.where(sound, judged, Decision.QUARANTINE.code).to(torch.int8)
-
-
-def _trace(forward: Traced, example: Tensor, bounds: tuple[Tensor, ...]) -> fx.GraphModule:
+def _trace(forward: Traced, example: Tensor, cotangent: Tensor) -> fx.GraphModule:
     """Record ``forward`` with a symbolic batch and every other size fixed."""
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     sizes = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (example.ndim - 1)
@@ -176,9 +144,9 @@ def _trace(forward: Traced, example: Tensor, bounds: tuple[Tensor, ...]) -> fx.G
         example,
         symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes),
     )
-    fixed = [fake.from_tensor(bound, static_shapes=True) for bound in bounds]
     with fake:
-        return make_fx(forward)(batch, *fixed)
+        given = cotangent.new_zeros(batch.shape[0], cotangent.shape[1])
+        return make_fx(forward)(batch, given)
 
 
 def _refuse_fixed_batch(traced: fx.GraphModule, name: str) -> None:
@@ -213,13 +181,17 @@ def _refuse_other_devices(model: nn.Module) -> None:
 
 
 def _to_onnx(
-    traced: fx.GraphModule, example: Tensor, bounds: tuple[Tensor, ...], opset: int, name: str
-) -> onnx.ModelProto:
-    dynamic = ({0: torch.export.Dim("batch")}, *[None] * len(bounds))
+    traced: fx.GraphModule,
+    examples: tuple[Tensor, Tensor],
+    names: tuple[str, ...],
+    opset: int,
+    model: nn.Module,
+) -> ir.Model:
+    batch = torch.export.Dim("batch")
     try:
         with _quiet():
             program = torch.export.export(
-                traced, (example, *bounds), dynamic_shapes=dynamic, strict=False
+                traced, examples, dynamic_shapes=({0: batch}, {0: batch}), strict=False
             )
             exported = torch.onnx.export(
                 program,
@@ -227,13 +199,38 @@ def _to_onnx(
                 external_data=False,
                 optimize=True,
                 opset_version=opset,
-                input_names=[INPUT_NAME, *THRESHOLD_NAMES],
-                output_names=OUTPUT_NAMES,
+                input_names=[INPUT_NAME, "cotangent"],
+                output_names=names,
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        raise ModelError(_unexportable(name, error)) from error
-    return exported.model_proto  # type: ignore[union-attr]
+        raise ModelError(_unexportable(type(model).__name__, error)) from error
+    return exported.model  # type: ignore[union-attr]
+
+
+def _complete(
+    graph: ir.Graph, spec: ScoreSpec, shape: tuple[int, int, int], classes: int, typical: Typical
+) -> None:
+    """Put the objective in place of the input ``cotangent``, and the gate's outputs at the end."""
+    traced = {str(value.name): value for value in graph.outputs}
+    cotangent = graph.inputs.pop()
+    add = Tail(graph)
+    objective = add_objective(add, traced["logits"], spec)
+    objective.cotangent.type, objective.cotangent.shape = cotangent.type, cotangent.shape
+    cotangent.replace_all_uses_with(objective.cotangent)
+    taint = traced.get("taint")
+    cam = add_heatmap(add, traced["activations"], traced["alpha"], taint, spec, shape)
+    found = add_quality(add, traced["prepared"], taint, typical)
+    score, quality = (add("Squeeze", value, add.axis(1)) for value in (cam.score, found))
+    verdict = add_verdict(add, cam.score, found, objective.onehot, classes)
+    outputs = (traced["logits"], score, verdict, quality, traced["embedding"], cam.heatmap)
+    graph.outputs[:] = outputs
+    types = [ir.DataType.FLOAT] * 2 + [ir.DataType.INT8] + [ir.DataType.FLOAT] * 3
+    sizes = ((classes,), (), (), (), shape[:1], shape[1:])
+    for value, name, kind, size in zip(outputs, OUTPUT_NAMES, types, sizes, strict=True):
+        value.name, value.type = name, ir.TensorType(kind)
+        value.shape = ir.Shape(["batch", *size])
+    graph.sort()
 
 
 def _unexportable(name: str, error: BaseException) -> str:
@@ -261,15 +258,6 @@ def _quiet() -> Iterator[None]:
         stack.callback(logger.setLevel, level)
         logger.setLevel(logging.ERROR)
         yield
-
-
-def _inputs_to_initializers(model: onnx.ModelProto) -> None:
-    """The thresholds were inputs, so that nothing folded them into other constants."""
-    for name in THRESHOLD_NAMES:
-        value = next(value for value in model.graph.input if value.name == name)
-        shape = [size.dim_value for size in value.type.tensor_type.shape.dim]
-        model.graph.initializer.append(numpy_helper.from_array(np.zeros(shape, np.float32), name))
-        model.graph.input.remove(value)
 
 
 def _forget_origins(model: onnx.ModelProto) -> None:

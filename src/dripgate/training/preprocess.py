@@ -38,7 +38,11 @@ class NormalizeImages(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """See the class."""
-        return samples.permute(0, 3, 1, 2).contiguous().float() * self.scale + self.shift
+        if samples.shape[3] == 1:  # the same order in memory: nothing is moved
+            planes = samples.reshape(-1, 1, *samples.shape[1:3])
+        else:
+            planes = samples.permute(0, 3, 1, 2).contiguous()
+        return planes.float() * self.scale + self.shift
 
 
 class LogMelSpectrogram(nn.Module):
@@ -50,6 +54,7 @@ class LogMelSpectrogram(nn.Module):
 
     waves: Tensor
     mel: Tensor
+    floor: Tensor
 
     def __init__(self, spec: LogMel, rate: int) -> None:
         super().__init__()
@@ -62,12 +67,14 @@ class LogMelSpectrogram(nn.Module):
         waves = np.concatenate([np.cos(phase), np.sin(phase)]) * hann / 32768
         self.register_buffer("waves", _float(waves)[:, None])
         self.register_buffer("mel", _float(np.tile(mel[:, used], 2))[:, :, None])
+        self.register_buffer("floor", _float(np.full(len(mel), FLOOR)))
 
     def forward(self, samples: Tensor) -> Tensor:
         """See the class."""
         parts = functional.conv1d(samples.float().unsqueeze(1), self.waves, stride=self.hop)
-        power = functional.conv1d(parts.square(), self.mel)
-        features = ((power + FLOOR).log() - self.mean) / self.std
+        # Not square(), which ONNX has as Pow; the floor as a bias, which costs nothing.
+        power = functional.conv1d(parts * parts, self.mel, self.floor)
+        features = (power.log() - self.mean) / self.std
         return features.transpose(1, 2).unsqueeze(1)
 
 

@@ -93,10 +93,10 @@ def _sum_of_expanded(source: Proxy, target: Any) -> _Sum | None:
 
 def _sum_behind_relu(plane: Proxy) -> _Sum | None:
     spread, rectified, threshold = cast(tuple[Any, ...], plane.node.args)
-    if not isinstance(spread, fx.Node) or threshold != 0:
+    if not isinstance(spread, fx.Node) or spread.target is not _MAX_POOL_BACKWARD or threshold:
         return None
     grad, pool_input, *_, indices = cast(tuple[Any, ...], spread.args)
-    if spread.target is not _MAX_POOL_BACKWARD or _origin(pool_input) is not _origin(rectified):
+    if _origin(pool_input) is not _origin(rectified):
         return None
     pooled = next((user for user in indices.args[0].users if is_first_result(user)), None)
     if pooled is None:

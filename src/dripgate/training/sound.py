@@ -16,7 +16,7 @@ from dripgate.types import Array, ArrayInput, InputSpec, Preprocessing, Threshol
 #: Exposures and gains that are nothing to worry about, relative to the calibration samples.
 GAINS = (0.5, 1.5)
 #: Share of these samples that may be taken for broken.
-ALIEN = 0.005
+ALIEN = 0.01
 
 
 def learn_sound(
@@ -44,9 +44,3 @@ def exposed(batch: Array, rng: np.random.Generator) -> Array:
     gains = np.exp(rng.uniform(low, high, (len(batch), *(1,) * (batch.ndim - 1))))
     limits = np.iinfo(batch.dtype)
     return np.clip(np.round(batch * gains), limits.min, limits.max).astype(batch.dtype)
-
-
-def unbounded(classes: int) -> Thresholds:
-    """Thresholds that keep everything."""
-    none = (None,) * classes
-    return Thresholds(low=none, high=none, quality_low=None, quality_high=None)

@@ -1,0 +1,286 @@
+"""Exact rewrites of an exported graph into fewer and larger operators.
+
+Each finds one form of nodes and puts in its place fewer that give the same numbers, to rounding.
+What each saves is measured in docs/performance.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import numpy as np
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes import common
+
+from dripgate.types import Array
+
+#: The ONNX operator set that a gate is written in.
+OPSET = 20
+
+#: Linear in their first input, sample by sample, where their other inputs are constant.
+_LINEAR = {"Reshape", "ReduceSum", "ReduceMean", "Mul", "Div", "Squeeze", "Unsqueeze", "Flatten"}
+#: Only move values about, so that one factor for all of them may go before or after.
+_MOVES = {"Transpose", "Unsqueeze", "Squeeze", "Reshape"}
+
+
+def shrink(model: ir.Model) -> None:
+    """All rewrites, in place; what nothing depends on any more is left out."""
+    graph = model.graph
+    for rewrite in (_drop_pooled_axes, _fold_linear, _store_once, _masks_as_signs, _scales):
+        rewrite(graph)
+        common.RemoveUnusedNodesPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    graph.sort()
+
+
+def _drop_pooled_axes(graph: ir.Graph) -> None:
+    """Mean over height and width, then a reshape to (N, K): the mean can leave the axes out.
+
+    Then it is the same as the embedding wherever the target layer is what is pooled.
+    """
+    for node in _nodes(graph, "ReduceMean"):
+        axes, rank = _array(node.inputs[1]), len(_in(node).shape or ())
+        if axes is None or rank != 4 or sorted(axes % rank) != [2, 3]:
+            continue
+        keeps = node.attributes["keepdims"].as_int() if "keepdims" in node.attributes else 1
+        last: ir.Node | None = node
+        if keeps:
+            last = _only_user(node.outputs[0])
+        if last is None or (keeps and last.op_type not in ("Reshape", "Squeeze", "Flatten")):
+            continue
+        if _rank(last.outputs[0]) != 2:
+            continue
+        mean = _add(
+            graph, last or node, "ReduceMean",
+            [node.inputs[0], _constant(graph, "tail.plane", np.array([2, 3]))], keepdims=0,
+        )  # fmt: skip
+        _replace(last, mean)
+
+
+def _fold_linear(graph: ir.Graph) -> None:
+    """x · W, then reshapes, sums and factors: one product with a W that has been through them.
+
+    Behind LeNet's pool, (N, 120) · (120, 784) summed over 49 cells is (N, 120) · (120, 16). A
+    mere factor, such as 1/(h·w), becomes the product's own: W is not stored a second time.
+    """
+    for node in _nodes(graph, "MatMul"):
+        weight = _array(_source(node.inputs[1]))
+        if weight is None or weight.ndim != 2 or _rank(node.inputs[0]) != 2:
+            continue
+        if _in(node, 1).producer() is not None:
+            weight = weight.T
+        best = None
+        chain = list(_linear_chain(node))
+        for i, last in enumerate(chain):
+            folded = _through(weight, chain[: i + 1])
+            if folded.ndim == 2 and folded.shape[0] == weight.shape[0]:
+                best = last, folded
+        if best is None or best[1].size > weight.size:
+            continue
+        last, folded = best
+        factor = _factor(folded, weight)
+        if factor is None:
+            constant = _constant(graph, f"{node.outputs[0].name}.folded", folded)
+            product = _add(graph, last, "MatMul", [node.inputs[0], constant])
+        else:
+            product = _add(graph, last, "Gemm", node.inputs, alpha=factor)
+        _replace(last, product)
+
+
+def _factor(folded: Array, weight: Array) -> float | None:
+    """The number that ``folded`` is ``weight`` times, if it is."""
+    if folded.shape != weight.shape or not weight.any():
+        return None
+    at = np.unravel_index(np.abs(weight).argmax(), weight.shape)
+    factor = float(folded[at] / weight[at])
+    return factor if np.allclose(folded, weight * factor, rtol=1e-6, atol=0) else None
+
+
+def _store_once(graph: ir.Graph) -> None:
+    """The backward pass reads the matrix that the forward pass has, as a Gemm that transposes."""
+    for operator in ("MatMul", "Gemm"):
+        for node in _nodes(graph, operator):
+            weight = _source(node.inputs[1])
+            values = _array(weight)
+            if values is None or values.ndim != 2 or _rank(node.inputs[0]) != 2:
+                continue
+            attributes = {name: _value(attribute) for name, attribute in node.attributes.items()}
+            turned = bool(attributes.get("transB", 0)) != (weight is not node.inputs[1])
+            twin = next((v for v in graph.initializers.values() if _turned(v, values)), None)
+            if twin is not None and turned is False and _first_use(graph, twin, node):
+                weight, turned = twin, True
+            if weight is not node.inputs[1]:
+                attributes["transB"] = int(turned)
+                inputs = [node.inputs[0], weight, *node.inputs[2:]]
+                _replace(node, _add(graph, node, "Gemm", inputs, **attributes))
+
+
+def _source(value: ir.Value | None) -> ir.Value | None:
+    """What a transposed matrix is made from, else the value itself."""
+    node = value.producer() if value is not None else None
+    return node.inputs[0] if node is not None and node.op_type == "Transpose" else value
+
+
+def _turned(value: ir.Value, values: Array) -> bool:
+    """Whether a constant holds the transpose of ``values``."""
+    other = _array(value)
+    if other is None or other.dtype != values.dtype or other.shape != values.shape[::-1]:
+        return False
+    return bool((other == values.T).all())
+
+
+def _first_use(graph: ir.Graph, value: ir.Value, node: ir.Node) -> bool:
+    """Whether ``value`` is used before ``node`` is."""
+    order = {other: i for i, other in enumerate(graph)}
+    return any(order[use.node] < order[node] for use in value.uses())
+
+
+def _precise(array: Array | None) -> Array | None:
+    return array.astype(np.float64) if array is not None and array.dtype.kind == "f" else array
+
+
+def _linear_chain(node: ir.Node) -> Iterator[ir.Node]:
+    following = _only_user(node.outputs[0])
+    while following is not None and following.op_type in _LINEAR:
+        others = [_array(value) for value in following.inputs[1:]]
+        if following.inputs[0] is not node.outputs[0] or any(other is None for other in others):
+            return
+        factor = following.op_type in ("Mul", "Div")
+        if factor and others[0] is not None and others[0].size != 1:
+            return
+        yield following
+        node, following = following, _only_user(following.outputs[0])
+
+
+def _through(weight: Array, chain: list[ir.Node]) -> Array:
+    """The rows of ``weight`` as if each were a sample."""
+    values = weight.astype(np.float64)
+    for node in chain:
+        feeds = {str(value.name): _array(value) for value in node.inputs[1:] if value is not None}
+        run = ReferenceEvaluator(ir.to_proto(node), opsets={"": OPSET})
+        feeds = {name: _precise(array) for name, array in feeds.items()}
+        (values,) = cast("list[Array]", run.run(None, {str(_in(node).name): values, **feeds}))
+    return values.astype(np.float32)
+
+
+def _masks_as_signs(graph: ir.Graph) -> None:
+    """A ReLU's backward pass: where its output is 0, 0, else g, is g times that output's sign."""
+    for node in _nodes(graph, "Where"):
+        test, zero, gradient = node.inputs
+        compare = cast(ir.Value, test).producer()
+        if compare is None or compare.op_type != "LessOrEqual" or _number(zero) != 0:
+            continue
+        rectified = _in(compare)
+        source = rectified.producer()
+        if _number(compare.inputs[1]) == 0 and source is not None and source.op_type == "Relu":
+            sign = _add(graph, node, "Sign", [rectified])
+            _replace(node, _add(graph, node, "Mul", [gradient, sign]))
+
+
+def _scales(graph: ir.Graph) -> None:
+    """A factor on what goes into a convolution belongs into its weights.
+
+    A shift stays: a padded border is 0 behind it, not before. (x · s + b) is (x + b/s) · s.
+    """
+    for conv in _nodes(graph, "Conv"):
+        weight = _array(conv.inputs[1])
+        groups = conv.attributes.get("group")
+        if weight is None or (groups is not None and groups.as_int() != 1):
+            continue
+        value, moved = _in(conv), False
+        node = value.producer()
+        while node is not None and node.op_type in _MOVES and _only_user(node.outputs[0]):
+            value, moved = _in(node), True
+            node = value.producer()
+        shift = node if node is not None and node.op_type in ("Add", "Sub") else None
+        scale = _in(shift).producer() if shift else node
+        if scale is None or scale.op_type not in ("Mul", "Div"):
+            continue
+        factor = _array(scale.inputs[1])
+        alone = all(_only_user(n.outputs[0]) for n in (scale, shift) if n is not None)
+        if factor is None or not factor.all() or not alone or (moved and factor.size != 1):
+            continue
+        factor = factor if scale.op_type == "Mul" else 1 / factor
+        if factor.size != 1 and factor.shape != (1, weight.shape[1], *[1] * (weight.ndim - 2)):
+            continue
+        if shift is not None:
+            by = _array(shift.inputs[1])
+            if by is None:
+                continue
+            constant = _constant(graph, f"{shift.outputs[0].name}.by", by / factor)
+            _replace(shift, _add(graph, shift, shift.op_type, [scale.inputs[0], constant]))
+        else:
+            _replace(scale, _in(scale))
+        scaled = _constant(graph, f"{_in(conv, 1).name}.scaled", weight * factor)
+        conv.replace_input_with(1, scaled)
+
+
+# Reading and changing the graph -----------------------------------------------------------------
+
+
+def _nodes(graph: ir.Graph, operator: str) -> list[ir.Node]:
+    return [node for node in graph if node.op_type == operator]
+
+
+def _in(node: ir.Node, i: int = 0) -> ir.Value:
+    return cast(ir.Value, node.inputs[i])
+
+
+def _array(value: ir.Value | None) -> Array | None:
+    """A constant's values; None where it is none."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def _number(value: ir.Value | None) -> float | None:
+    array = _array(value)
+    return float(array.item()) if array is not None and array.size == 1 else None
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def _only_user(value: ir.Value) -> ir.Node | None:
+    """The one node that takes a value, where there is but one and the value is no output."""
+    users = [use.node for use in value.uses()]
+    return users[0] if len(users) == 1 and not value.is_graph_output() else None
+
+
+def _constant(graph: ir.Graph, name: str, values: Array) -> ir.Value:
+    if name not in graph.initializers:
+        values = values.astype(np.float32) if values.dtype.kind == "f" else values
+        tensor = ir.tensor(np.ascontiguousarray(values), name=name)
+        graph.register_initializer(
+            ir.val(name, tensor.dtype, cast(ir.Shape, tensor.shape), const_value=tensor)
+        )
+    return graph.initializers[name]
+
+
+def _value(attribute: ir.Attr) -> float:
+    return attribute.as_float() if attribute.type is ir.AttributeType.FLOAT else attribute.as_int()
+
+
+def _add(
+    graph: ir.Graph,
+    before: ir.Node,
+    operator: str,
+    inputs: Sequence[ir.Value | None],
+    **attributes: float,
+) -> ir.Value:
+    """A new node's output, which takes type and shape of the one that it will replace."""
+    node = ir.node(operator, inputs, attributes)
+    graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+def _replace(node: ir.Node, value: ir.Value) -> None:
+    """Let all that took the node's output take ``value``."""
+    old = node.outputs[0]
+    if value.producer() is not None and value.shape is None:
+        value.type, value.shape = old.type, old.shape
+        if old.is_graph_output():
+            value.name, old.name = old.name, None
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
