@@ -15,7 +15,12 @@ from dripgate.gate_info import INPUT_NAME, OUTPUT_NAMES, GateInfo, read_info
 from dripgate.types import Array, Decision, FloatArray, Reason, Sample, Verdict
 
 _BRIEF = ["logits", "score", "verdict", "quality"]
-_DECISIONS = (Decision.DROP, Decision.KEEP, Decision.QUARANTINE)
+#: By the graph's code: what is decided, why, and with which probability the sample was kept.
+_DECIDED = (
+    (Decision.DROP, Reason.BAND, 0.0),
+    (Decision.KEEP, Reason.BAND, 1.0),
+    (Decision.QUARANTINE, Reason.QUALITY, 1.0),
+)
 
 
 class Outputs(NamedTuple):
@@ -43,6 +48,7 @@ class Gate:
         self.info: GateInfo = read_info(data, name)
         self.data = data
         self.name = name
+        self._shape, self._dtype = self.info.input.shape, self.info.input.dtype
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -97,7 +103,13 @@ class Gate:
 
     def decide(self, sample: Sample | Array) -> Verdict:
         """The verdict on one sample, given as received or decoded. Never raises for bad bytes."""
-        return self.decide_batch([sample])[0]
+        try:
+            array = self.decode(sample) if isinstance(sample, Sample) else sample
+        except UnreadableError as error:
+            return unreadable(str(error))
+        logits, score, verdict, quality = self._run(_BRIEF, array[None])
+        predicted = int(logits.argmax())
+        return _verdict(predicted, score.item(), verdict.item(), quality.item())
 
     def decide_batch(self, samples: Sequence[Sample | Array]) -> list[Verdict]:
         """Verdicts in order, the same as one by one; unreadable samples get theirs too."""
@@ -142,11 +154,10 @@ class Gate:
         return outputs
 
     def _checked(self, samples: Array) -> Array:
-        expected = self.info.input
-        if samples.shape[1:] != expected.shape or samples.dtype != expected.dtype:
+        if samples.shape[1:] != self._shape or samples.dtype != self._dtype:
             raise GateError(
                 f"{self.name}: samples are {samples.dtype} {samples.shape}, "
-                f"expected {expected.dtype} (N, {', '.join(map(str, expected.shape))})"
+                f"expected {self._dtype} (N, {', '.join(map(str, self._shape))})"
             )
         return samples
 
@@ -165,16 +176,19 @@ def unreadable(cause: str) -> Verdict:
 
 
 def _verdicts(logits: Array, score: Array, verdict: Array, quality: Array) -> list[Verdict]:
-    """The graph's brief outputs as objects. Kept for certain or not at all: propensity 1 or 0."""
+    """The graph's brief outputs as objects."""
     columns = (logits.argmax(axis=1), score, verdict, quality)
-    return [
-        Verdict(
-            decision=_DECISIONS[code],
-            reason=Reason.QUALITY if code == Decision.QUARANTINE.code else Reason.BAND,
-            score=value,
-            quality=shape,
-            predicted=predicted,
-            propensity=float(code != Decision.DROP.code),
-        )
-        for predicted, value, code, shape in zip(*(c.tolist() for c in columns), strict=True)
-    ]
+    return [_verdict(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _verdict(predicted: int, score: float, code: int, quality: float) -> Verdict:
+    """Kept for certain or not at all: propensity 1 or 0."""
+    decision, reason, propensity = _DECIDED[code]
+    return Verdict(
+        decision=decision,
+        reason=reason,
+        score=score,
+        quality=quality,
+        predicted=predicted,
+        propensity=propensity,
+    )
