@@ -38,6 +38,7 @@ def calibration(scores: Any, qualities: Any, predicted: Any) -> Calibration:
     return Calibration(
         samples=len(scores), accuracy=0.9, score=histogram(scores), quality=histogram(qualities),
         predicted=counts, kept=counts, curve=(), full=0.9, why="",
+        apart=tuple((np.arange(101) / 50).tolist()),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from dripgate.errors import StoreError
 from dripgate.policy import Allowance, Policy, Rules
 from dripgate.types import Decision, Reason
 
-BUDGETS = (Allowance(40, 100.0), Allowance(3_000, 60.0, True))
+BUDGETS = (Allowance(12, 100.0), Allowance(3_000, 60.0, True))
 RULES = [
     Rules(),
     Rules(keep=0.1, audit=0.05),

@@ -66,9 +66,8 @@ class Ranks:
         return cls(np.frombuffer(data, np.float32).tolist())
 
 
-def above(rank: tuple[float, float], bar: float) -> float:
-    """The probability that a rank is above ``bar``."""
-    low, high = rank
+def above(low: float, high: float, bar: float) -> float:
+    """The probability that a rank, anywhere in low … high, is above ``bar``."""
     if bar >= high:
         return 0.0
     return 1.0 if bar <= low else (high - bar) / (high - low)
@@ -95,4 +94,4 @@ class Share(msgspec.Struct, forbid_unknown_fields=True):
 
 def _gain(target: float) -> float:
     """How strongly the bar answers: small shares have few samples in a window to be wrong by."""
-    return min(max(0.005 / max(target, 1e-9), 0.02), 0.4)
+    return min(max(0.01 / max(target, 1e-9), 0.02), 0.8)

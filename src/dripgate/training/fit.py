@@ -24,6 +24,7 @@ from dripgate.gate_info import (
     TargetLayer,
 )
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
+from dripgate.policy.duplicates import apart
 from dripgate.training.classifier import Classifier, load_classifier, wrap
 from dripgate.training.graph import OPSET, build_graph, with_info, with_thresholds
 from dripgate.training.layer import choose_layer, find_layer
@@ -199,6 +200,7 @@ def _calibration(seen: Observed, learned: Learned) -> Calibration:
         curve=learned.curve,
         full=learned.full,
         why=learned.why,
+        apart=apart(seen.features),
     )
 
 
