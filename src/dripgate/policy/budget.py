@@ -69,17 +69,17 @@ class Bucket(msgspec.Struct, forbid_unknown_fields=True):
     total: int = 0
 
     def share(self, pace: Pace) -> float:
-        """The share of the stream that can be paid for at this pace."""
+        """The share of the stream that can be paid for at this pace; may be above 1."""
         self._fill(pace.clock)
         amount, period = self.allowance.amount, self.allowance.period
         cost = pace.bytes if self.allowance.bytes else pace.samples
         if not cost:
             return 1.0
         if (saved := self.tokens - _RESERVE * amount) < 0:
-            return min(self.tokens / _RESERVE / period * pace.seconds / cost, 1.0)
+            return self.tokens / _RESERVE / period * pace.seconds / cost
         income = (amount + saved / _SPEND) / period
         ahead = min(saved, AHEAD * amount) / _SAMPLES
-        return min((income * pace.seconds + ahead * pace.samples) / cost, 1.0)
+        return (income * pace.seconds + ahead * pace.samples) / cost
 
     def affords(self, sample: Sample, pace: Pace) -> bool:
         """Whether the sample can be stored without exceeding the allowance."""
@@ -109,10 +109,13 @@ class Bucket(msgspec.Struct, forbid_unknown_fields=True):
             self.spent, self.tokens = [0] * (SLOTS + 1), (AHEAD + _RESERVE) * amount
         if clock is None:
             return
-        self._turn(int(clock // (period / SLOTS)))
+        if (slot := int(clock // (period / SLOTS))) != self.slot:
+            self._turn(slot)
+        if self.filled is not None:
+            self.tokens += amount * (clock - self.filled) / period
         # What the window has no room for would only be spent in a lump when it has.
-        income = amount * (clock - (clock if self.filled is None else self.filled)) / period
-        self.tokens = min(self.tokens + income, amount - self.total)
+        if self.tokens > (room := amount - self.total):
+            self.tokens = room
         self.filled = clock
 
     def _turn(self, slot: int) -> None:
@@ -137,11 +140,11 @@ class Purse(msgspec.Struct, forbid_unknown_fields=True):
 
     def share(self, pace: Pace) -> float:
         """The share of the stream that all of them can pay for; 1 without a budget."""
-        return min([bucket.share(pace) for bucket in self.buckets]) if self.buckets else 1.0
+        return min([1.0, *[bucket.share(pace) for bucket in self.buckets]]) if self.buckets else 1.0
 
     def affords(self, sample: Sample, pace: Pace) -> bool:
         """Whether all of them allow the sample."""
-        for bucket in self.buckets:
+        for bucket in self.buckets:  # noqa: SIM110 - a generator costs more than the buckets
             if not bucket.affords(sample, pace):
                 return False
         return True
