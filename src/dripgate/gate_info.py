@@ -4,12 +4,15 @@ The information is one JSON object under the key ``dripgate`` of the model's met
 strictly: unknown fields, missing fields and other types are refused.
 """
 
+from typing import Self
+
 import msgspec
+import numpy as np
 
 from dripgate import onnx_wire
 from dripgate.errors import GateError
 from dripgate.heatmap import SCORES
-from dripgate.types import InputSpec, Preprocessing, Thresholds
+from dripgate.types import Array, InputSpec, Preprocessing, Thresholds
 
 SCHEMA = 1
 METADATA_KEY = "dripgate"
@@ -39,6 +42,12 @@ class Histogram(_Strict, frozen=True):
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, values: Array, bins: int = 40) -> Self:
+        """Counts of values (N,) in bins of equal width."""
+        counts, edges = np.histogram(np.asarray(values, np.float64), bins)
+        return cls(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
 
 
 class CurvePoint(_Strict, frozen=True):

@@ -193,8 +193,8 @@ def _calibration(seen: Observed, learned: Learned) -> Calibration:
     return Calibration(
         samples=len(seen.labels),
         accuracy=float((seen.predicted == seen.labels).mean()),
-        score=_histogram(seen.score),
-        quality=_histogram(seen.quality),
+        score=Histogram.of(seen.score),
+        quality=Histogram.of(seen.quality),
         predicted=tuple(np.bincount(seen.predicted, minlength=classes).tolist()),
         kept=tuple(np.bincount(kept, minlength=classes).tolist()),
         curve=learned.curve,
@@ -202,11 +202,6 @@ def _calibration(seen: Observed, learned: Learned) -> Calibration:
         why=learned.why,
         apart=apart(seen.features),
     )
-
-
-def _histogram(values: Array, bins: int = 40) -> Histogram:
-    counts, edges = np.histogram(values.astype(np.float64), bins)
-    return Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
 
 
 def _provenance(samples: Split, seed: int) -> Provenance:
