@@ -30,11 +30,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def train(
-    model: nn.Module, x: Tensor, y: Array, recipe: Recipe, progress: Progress | None = None
-) -> None:
+    model: nn.Module, x: Tensor, y: Array, recipe: Recipe, progress: Progress | None = None,
+    weights: Array | None = None,
+) -> None:  # fmt: skip
     """Train ``model`` in place on x (N, h, w, C), of the type the model takes, and y int (N,).
 
-    The model is left in eval mode. Deterministic for a seed, a number of threads and a torch.
+    weights: how much each sample's loss counts, (N,), relative to their mean. The model is left in
+    eval mode. Deterministic for a seed, a number of threads and a torch.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
@@ -49,9 +51,12 @@ def train(
         optimizer, recipe.lr, total_steps=total, pct_start=rise, cycle_momentum=False
     )
     targets = torch.from_numpy(np.asarray(y, np.int64))
-    loss_of = nn.CrossEntropyLoss()
+    counts = None if weights is None else torch.from_numpy(weights / weights.mean()).float()
+    loss_of = nn.CrossEntropyLoss(reduction="mean" if counts is None else "none")
     for step, index in enumerate(_batches(len(targets), recipe, generator)):
         loss = loss_of(model(augment(x[index], recipe, generator)), targets[index])
+        if counts is not None:
+            loss = (loss * counts[index]).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
