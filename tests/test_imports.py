@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from dripgate.store import Store
+from dripgate.types import Sample
 
 #: Put before a script: an interpreter in which what only the extras bring is not installed.
 BASE_ONLY = """
@@ -51,12 +51,13 @@ def test_importing_dripgate_loads_neither_torch_nor_onnxruntime():
     assert not {"torch", "onnxruntime", "numpy"} & set(done.stdout.split())
 
 
-def test_a_base_install_loads_decides_and_fills_a_store(loop, tmp_path):
+def test_a_base_install_loads_decides_and_fills_a_store(loop, tmp_path, gate, stream):
     done = fresh(BASE_ONLY + LOOP, loop / "gate.onnx", loop / "stream.zip", tmp_path / "kept.db")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    with Store(loop / "kept.db", read_only=True) as store:
-        assert found["ids"] == sorted(stored.id for stored in store)
+    samples = [Sample(payload, name) for name, payload in stream]
+    worth = zip(samples, gate.decide_batch(samples), strict=True)
+    assert found["ids"] == sorted(sample.id for sample, verdict in worth if verdict.stored)
     assert {"keep", "drop"} <= set(found["verdicts"])
 
 

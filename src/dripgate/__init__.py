@@ -11,7 +11,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dripgate.gate import Gate as Gate
+    from dripgate.policy import Policy as Policy
+    from dripgate.policy import Rules as Rules
+    from dripgate.policy import parse_allowance as parse_allowance
     from dripgate.store import Store as Store
+    from dripgate.stream.account import account as account
     from dripgate.stream.loop import run as run
     from dripgate.stream.sources import watch as watch
     from dripgate.training.fit import fit as fit
@@ -23,7 +27,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Gate": "dripgate.gate",
+    "Policy": "dripgate.policy",
+    "Rules": "dripgate.policy",
+    "parse_allowance": "dripgate.policy",
     "Store": "dripgate.store",
+    "account": "dripgate.stream.account",
     "run": "dripgate.stream.loop",
     "watch": "dripgate.stream.sources",
     "fit": "dripgate.training.fit",
@@ -34,7 +42,8 @@ _HOMES = {
     "Verdict": "dripgate.types",
 }
 __all__ = [
-    "Decision", "Gate", "Reason", "Sample", "Store", "Verdict", "fit", "retrain", "run", "watch",
+    "Decision", "Gate", "Policy", "Reason", "Rules", "Sample", "Store", "Verdict", "account", "fit",
+    "parse_allowance", "retrain", "run", "watch",
 ]  # fmt: skip
 
 

@@ -4,12 +4,15 @@ The information is one JSON object under the key ``dripgate`` of the model's met
 strictly: unknown fields, missing fields and other types are refused.
 """
 
+from typing import Self
+
 import msgspec
+import numpy as np
 
 from dripgate import onnx_wire
 from dripgate.errors import GateError
 from dripgate.heatmap import SCORES
-from dripgate.types import InputSpec, Preprocessing, Thresholds
+from dripgate.types import Array, InputSpec, Preprocessing, Thresholds
 
 SCHEMA = 1
 METADATA_KEY = "dripgate"
@@ -40,6 +43,12 @@ class Histogram(_Strict, frozen=True):
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
+    @classmethod
+    def of(cls, values: Array, bins: int = 40) -> Self:
+        """Counts of values (N,) in bins of equal width."""
+        counts, edges = np.histogram(np.asarray(values, np.float64), bins)
+        return cls(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
+
 
 class CurvePoint(_Strict, frozen=True):
     """One point of the trade-off: share kept → accuracy expected by the proxy, with random's.
@@ -57,7 +66,9 @@ class Calibration(_Strict, frozen=True):
     """What the score looked like on held-out data: the ground for drift and for the picture.
 
     predicted and kept count samples by predicted class. curve and full (the probe's accuracy when
-    everything is kept) are the trade-off; ``why`` says how the kept fraction was chosen.
+    everything is kept) are the trade-off; ``why`` says how the kept fraction was chosen. apart:
+    percentiles 0 … 100 of the distance from an embedding to the nearest of some others, by which
+    a policy knows a near-duplicate (``policy.duplicates.apart``); without it none is known.
     """
 
     samples: int
@@ -69,6 +80,7 @@ class Calibration(_Strict, frozen=True):
     curve: tuple[CurvePoint, ...]
     full: float
     why: str
+    apart: tuple[float, ...] = ()
 
 
 class Parity(_Strict, frozen=True):

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dripgate.bench import diverse
+from dripgate.bench.hold import held
 from dripgate.bench.plan import plan_for
 from dripgate.bench.protocol import Bench
-from dripgate.bench.rules import RULES, _even, held, inside
+from dripgate.bench.rules import RULES, _even, inside
 from dripgate.types import Decision
 
 ONE_PASS = [name for name, rule in RULES.items() if rule.passes == 1]

@@ -104,6 +104,40 @@ def test_what_a_quiet_time_left_is_there_afterwards(stream_of, info):
     assert eighths.sum() <= 100
 
 
+def test_an_eighth_may_be_spent_ahead_by_an_archive(stream_of, info):
+    """Ten seconds, an hourly budget: what a folder is worth, and not an hour's worth at once."""
+    for n, least, most in ((300, 60, 300), (20_000, 180, 320)):
+        scores = np.random.default_rng(n).gamma(0.5, size=n)
+        stream = stream_of(scores, times=np.linspace(0, 10, n), band=0.1)
+        rules = Rules(budgets=(Allowance(2000, HOUR),), duplicates=0)
+        _, sizes, verdicts = stored(stream, Policy(rules, info))
+        assert least <= len(sizes) <= most
+        reasons = [v.reason for v in verdicts]
+        assert Reason.BUDGET in reasons
+
+
+@pytest.mark.parametrize("rate", [1, 10])
+def test_evenly_however_fast_the_stream(stream_of, info, rate):
+    """What may be spent ahead is gone in the first minutes; the rest is even, and the best."""
+    stream = busy(stream_of, HOUR, 1 / rate)
+    rules = Rules(budgets=(Allowance(200, HOUR),), quarantine=0, duplicates=0, audit=0)
+    clock, _, verdicts = stored(stream, Policy(rules, info))
+    first, *_, last = np.histogram(clock, np.arange(5) * HOUR / 4)[0]
+    assert first < 85
+    assert last > 20
+    scores = np.array([v.score for v in verdicts])
+    kept = np.array([v.stored for v in verdicts])
+    assert np.median(scores[kept]) > np.quantile(scores, 1 - kept.mean())
+
+
+def test_small_budgets_lose_nothing_to_the_audit(stream_of, info):
+    """Of three an hour no tenth can be given away: they go to the best, one after the other."""
+    rules = Rules(budgets=(Allowance(3, HOUR),), duplicates=0)
+    clock, _, _ = stored(busy(stream_of, 8 * HOUR, 10.0), Policy(rules, info))
+    assert most_in_any(HOUR, clock, np.ones(len(clock))) <= 3
+    assert len(clock) >= 16
+
+
 def test_a_clock_set_back_grants_nothing(stream_of, info):
     n = 2000
     times = np.where(np.arange(n) % 2, 0.0, HOUR)  # there and back a thousand times

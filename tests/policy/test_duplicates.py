@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dripgate.policy import Policy, Rules
-from dripgate.policy.duplicates import SIZE, Duplicates
+from dripgate.policy.duplicates import SIZE, Duplicates, apart, radius
 from dripgate.types import Decision, Reason
 
 
@@ -41,6 +41,44 @@ def test_what_stays_in_view_is_not_forgotten(stream_of, info):
     assert kept(verdicts)[::4].sum() == 1
     others = np.arange(n) % 4 > 0
     assert kept(verdicts)[others].all()
+
+
+@pytest.mark.parametrize("width", [16, 100])
+def test_the_distance_is_that_of_distinct_calibration_samples(width):
+    """A twentieth of other distinct scenes is as near to one of 64; repeats are much nearer."""
+    rng = np.random.default_rng(5)
+    known = apart(scenes(rng, 1500, width).astype(np.float32))
+    assert len(known) == 101
+    nearness = radius(known, 0.05)
+    memory = Duplicates(nearness)
+    points = memory.points(scenes(rng, 3000, width).astype(np.float32))
+    lost = 0
+    for i, point in enumerate(points):
+        same = memory.find(*point)
+        lost += same is not None and i >= SIZE
+        memory.add(*point)  # all are distinct, and all are remembered
+    assert lost / (3000 - SIZE) == pytest.approx(0.05, abs=0.02)
+    assert radius(known, 0.01) < nearness < radius(known, 0.2)
+
+
+def test_apart_is_the_distance_to_the_nearest():
+    known = apart(np.array([[0, 3], [4, 0], [0, 3.0]], np.float32))  # two are the same
+    assert known[0] == known[50] == 0
+    assert known[100] == pytest.approx(5 / np.sqrt((9 + 16) / 2), rel=1e-3)
+    assert apart(np.ones((1, 4), np.float32)) == ()
+    assert apart(np.zeros((5, 4), np.float32)) == (0.0,) * 101
+
+
+def test_without_calibration_or_asked_for_nothing_is_a_duplicate():
+    assert radius((), 0.05) == 0
+    assert radius((0.1,) * 101, 0.0) == 0
+    assert radius(tuple(np.arange(101) / 100), 0.055) == pytest.approx(0.055)
+
+
+def test_another_nets_lengths_change_nothing():
+    """Distances are relative: activations a hundredfold are as near to each other."""
+    some = scenes(np.random.default_rng(6), 300, 20).astype(np.float32)
+    assert apart(some) == pytest.approx(apart(100 * some), rel=0.02)
 
 
 def test_off_is_off(stream_of, info):

@@ -35,7 +35,8 @@ def test_wilson_is_the_textbooks():
 
 
 def test_intervals_cover_the_truth_of_real_policies(stream_of, info):
-    """300 streams through the policy: classes and accuracy are covered about 95 % of the time,
+    """300 streams through the policy: classes, accuracy and what
+    dropping cost are covered about 95 % of the time,
     and the estimates are not biased."""
     covered, gaps = [], []
     for seed in range(300):
@@ -53,12 +54,19 @@ def test_intervals_cover_the_truth_of_real_policies(stream_of, info):
             if v.decision is Decision.KEEP
         ]
         found = estimate(seen, policy.stream, 4)
+        lost = np.array([v.propensity < 1 for v in verdicts])
         truths = [*(np.bincount(label, minlength=4) / n), (label == predicted).mean()]
-        for truth, interval in zip(truths, [*found.classes, found.accuracy], strict=True):
+        truths += [(label == predicted)[lost].mean(), lost[label != predicted].mean()]
+        worth = [found.dropped_accuracy, found.dropped_mistakes]
+        for truth, interval in zip(truths, [*found.classes, found.accuracy, *worth], strict=True):
             covered.append(interval.low <= truth <= interval.high)
             gaps.append(interval.value - truth)
+    by_estimate = np.reshape(covered, (300, 7)).mean(axis=0)
     assert 0.93 <= np.mean(covered) <= 0.97
-    assert abs(np.reshape(gaps, (300, 5)).mean(axis=0)).max() < 0.01
+    assert by_estimate.min() > 0.91
+    bias = np.abs(np.reshape(gaps, (300, 7)).mean(axis=0))
+    assert bias[:6].max() < 0.01
+    assert bias[6] < 0.05  # a ratio of estimates, from about 45 audited samples
 
 
 def test_chance_is_uniform_independent_and_the_same_in_any_batch():
@@ -69,3 +77,23 @@ def test_chance_is_uniform_independent_and_the_same_in_any_batch():
         assert ((counts - 1000) ** 2 / 1000).sum() < 45.3  # chi-squared, 19 degrees, 0.1 %
     assert abs(np.corrcoef(ties, coins)[0, 1]) < 0.03
     assert abs(np.corrcoef(ties, uniforms(6, 0, 20_000)[0])[0, 1]) < 0.03
+
+
+def test_what_dropping_cost_is_the_share_of_mistakes_not_stored():
+    """Ten mistakes kept for certain; a tenth of 1,000 others is audited, five of them mistakes."""
+    seen = [Seen(0, 1, 1.0)] * 10 + [Seen(0, 0, 1.0)] * 90
+    seen += [Seen(0, 1, 0.1)] * 5 + [Seen(0, 0, 0.1)] * 95
+    found = estimate(seen, Stream(certain=100, chance=1000, blind=0), 2)
+    assert found.dropped_accuracy.value == pytest.approx(0.95)
+    assert found.dropped_mistakes.value == pytest.approx(50 / 60)
+    low, high = (
+        1000 * (1 - end) for end in (found.dropped_accuracy.high, found.dropped_accuracy.low)
+    )
+    assert found.dropped_mistakes.low == pytest.approx(low / (low + 10))
+    assert found.dropped_mistakes.high == pytest.approx(high / (high + 10))
+    assert 0.6 < found.dropped_mistakes.low < 50 / 60 < found.dropped_mistakes.high < 0.95
+
+
+def test_a_model_without_mistakes_lost_none():
+    found = estimate([Seen(0, 0, 1.0)] * 5, Stream(certain=5, chance=0, blind=0), 1)
+    assert (found.dropped_mistakes.value, found.dropped_mistakes.low) == (0, 0)

@@ -12,11 +12,11 @@ from dripgate.errors import StoreError
 from dripgate.policy import Allowance, Policy, Rules
 from dripgate.types import Decision, Reason
 
-BUDGETS = (Allowance(40, 100.0), Allowance(3_000, 60.0, True))
+BUDGETS = (Allowance(20, 100.0), Allowance(3_000, 60.0, True))
 RULES = [
     Rules(),
     Rules(keep=0.1, audit=0.05),
-    Rules(keep=0.3, budgets=BUDGETS, quarantine=0.05, seed=3),
+    Rules(keep=0.4, budgets=BUDGETS, quarantine=0.05, seed=3),
     Rules(budgets=BUDGETS[:1], audit=0.2, duplicates=0.5),
 ]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dripgate.errors import UserError
+from dripgate.policy import Estimates, Interval
 from dripgate.report import (
     ClassShare,
     Example,
@@ -108,6 +109,39 @@ def test_tables_show_the_numbers_given(report):
         ["quarantine", "could not be decoded", "2"],
     ]  # fmt: skip
     assert tables["unreadable"][1:] == [["bad/1.png", "truncated"], ["bad/2.png", "not an image"]]
+
+
+def test_what_was_dropped_is_shown_with_its_intervals(report):
+    some = [Interval(share, share - 0.02, share + 0.05) for share in (0.5, 0.3, 0.2)]
+    found = Estimates(
+        classes=some, accuracy=Interval(0.931, 0.88, 0.962), dropped_accuracy=some[0],
+        dropped_mistakes=some[1], labelled=310, by_chance=1020, covered=0.75,
+    )  # fmt: skip
+    page = Page(render(report(estimates=found)))
+    for part in (
+        "93.1 % (88.0 to 96.2) on the whole stream",
+        "50.0 % (48.0 to 55.0) of it was classified correctly already",
+        "30.0 % (28.0 to 35.0) of the model's mistakes were in it",
+        "1,020 samples were kept at random", "310 labelled samples", "for 75 % of the stream",
+    ):  # fmt: skip
+        assert part in page.text
+    assert {row[0]: row[-1] for row in page.tables["classes"][1:]} == {
+        "cat": "50.0 % (48.0 to 55.0)", "dog": "30.0 % (28.0 to 35.0)",
+        "owl": "20.0 % (18.0 to 25.0)",
+    }  # fmt: skip
+    assert "What was dropped" not in Page(render(report())).text
+
+
+@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("decision", Decision)
+def test_every_reason_has_words(report, decision, reason):
+    rows = Page(render(report(reasons={(decision, reason): 7}))).tables["reasons"]
+    assert rows[1][0] == decision
+    assert rows[1][2] == "7"
+    given = {Decision.KEEP: "band floor audit", Decision.QUARANTINE: "quality audit unreadable",
+             Decision.DROP: "band quality unreadable budget duplicate"}  # fmt: skip
+    if reason.name.lower() in given[decision].split():
+        assert len(rows[1][1].split()) > 2
 
 
 def test_bands_by_class_get_a_column(report, gate):
@@ -381,6 +415,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from dripgate.errors import UserError
+from dripgate.policy import Estimates, Interval
 from dripgate.report import page
 page.render = lambda report: "x" * 100_000
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from dripgate.errors import StoreError
+from dripgate.gate import Gate
 from dripgate.policy import Allowance, Policy, Rules
 from dripgate.store import Store
 from dripgate.stream.account import account
 from dripgate.stream.loop import POLICY, run, saved_policy
+from dripgate.training.graph import with_thresholds
 from dripgate.types import Decision, Reason, Sample
 
 RULES = Rules(keep=0.3, audit=0.05, budgets=(Allowance(200, 100.0),), seed=1)
@@ -116,6 +118,37 @@ def test_labels_in_the_store_count_more_than_folders(gate, samples, tmp_path):
         assert "no stored sample is labelled" in account(store).why
         store.set_labels({s.id: "3" for s in store})
         assert account(store).estimates.classes[3].value == 1
+
+
+def test_labels_that_the_gate_does_not_know_are_reported(gate, samples, tmp_path):
+    with Store(tmp_path / "kept.db") as store:
+        run(gate, samples[:100], store, rules=Rules(keep=1.0))
+        assert account(store).strange == {}
+        first, second, third = [s.id for s in store][:3]
+        store.set_labels({first: "fox", second: "fox", third: "3"})
+        assert account(store).strange == {"fox": 2}
+
+
+def test_what_is_outside_of_the_quality_range_is_counted(gate, samples, tmp_path):
+    """A gate whose quality range nothing is in: little finds room in quarantine, all is counted."""
+    outside = msgspec.structs.replace(gate.info.thresholds, quality_low=1e9)
+    strict = Gate(with_thresholds(gate.data, outside), "strict")
+    with Store(tmp_path / "kept.db") as store:
+        run(strict, samples, store, rules=Rules(audit=0.1))
+        found = account(store)
+        aside = sum(s.decision is Decision.QUARANTINE for s in store)
+        assert not any(s.decision is Decision.KEEP for s in store)
+    assert found.outside == len(samples) > aside > 20
+
+
+def test_an_archive_gets_an_eighth_of_a_budget_ahead(gate, samples, tmp_path):
+    """300 samples in 0.3 s: an hour's budget of 400 is not lost on those who read fast."""
+    fast = [Sample(s.payload, s.source, 1e9 + i / 1000) for i, s in enumerate(samples)]
+    rules = Rules(keep=1.0, budgets=(Allowance(400, 3600.0),), duplicates=0, audit=0)
+    with Store(tmp_path / "kept.db") as store:
+        run(gate, fast, store, rules=rules)
+        kept = sum(s.decision is Decision.KEEP for s in store)
+    assert 15 <= kept <= 400 * (1 / 8 + 1 / 32) + 1
 
 
 def test_a_store_that_had_to_evict_gives_no_estimates(gate, samples, tmp_path):

@@ -1,14 +1,18 @@
 """Retraining: which samples are used, with which labels, and that worse models are said to be."""
 
+import copy
+
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from dripgate.data import load
 from dripgate.errors import DataError, StoreError
 from dripgate.store import Store
 from dripgate.training.classifier import load_classifier
 from dripgate.training.retrain import collect, read_labels, retrain
-from dripgate.training.train import Recipe
+from dripgate.training.train import Recipe, train
 from dripgate.types import Decision, Reason, Sample, Verdict
 
 QUICK = Recipe(steps=3, batch=32, lr=0.01)
@@ -19,9 +23,9 @@ def classifier(loop):
     return load_classifier(str(loop / "model.safetensors"))
 
 
-def verdict(decision=Decision.KEEP):
+def verdict(decision=Decision.KEEP, propensity=1.0):
     return Verdict(decision=decision, reason=Reason.BAND, score=1.0, quality=0.5, predicted=0,
-                   propensity=1.0)  # fmt: skip
+                   propensity=propensity)  # fmt: skip
 
 
 @pytest.fixture
@@ -71,6 +75,59 @@ def test_training_goes_on_from_the_old_weights_unless_from_scratch(loop, classif
     assert abs(onward.new_accuracy - onward.old_accuracy) < 0.02
     fresh = retrain(store, data, classifier, recipe=gentle, from_scratch=True)
     assert not fresh.better
+
+
+def test_weights_are_those_of_a_loss_over_the_repeated_samples(loop):
+    """Once with weights 1, 2 and 5, once with each sample there that often: the same step."""
+    rng = np.random.default_rng(0)
+    x, y = torch.from_numpy(rng.normal(size=(30, 4, 4, 1)).astype(np.float32)), np.arange(30) % 3
+    times = np.array([1, 2, 5])[rng.integers(0, 3, 30)]
+    recipe = Recipe(steps=1, batch=1000, lr=0.5, shift=(0, 0), weight_decay=0)
+    start = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    models = [copy.deepcopy(start) for _ in range(3)]
+    train(models[0], x, y, recipe, weights=7.0 * times)
+    train(models[1], x[np.repeat(np.arange(30), times)], np.repeat(y, times), recipe)
+    train(models[2], x, y, recipe)
+    weighed, repeated, equal = (model[1].weight.detach().numpy() for model in models)
+    np.testing.assert_allclose(weighed, repeated, atol=1e-6)
+    assert np.abs(weighed - equal).max() > 1e-3
+
+
+def test_a_kept_sample_weighs_what_it_stands_for(tmp_path, stream, classifier, loop):
+    """The model is the one that is trained with 1/propensity by hand."""
+    with Store(tmp_path / "kept.db") as opened:
+        for (name, payload), propensity in zip(stream[:3], (1.0, 0.5, 0.01), strict=True):
+            opened.put(Sample(payload, name), verdict(propensity=propensity))
+        kept = collect(opened, classifier, {})
+    dataset = load(loop / "labelled.zip")
+    weighed = retrain(tmp_path / "kept.db", dataset, classifier, recipe=QUICK, weigh="stream")
+    part, _ = classifier.parts(dataset)
+    by_hand = classifier.trained(
+        np.concatenate([part.x, kept.x]), np.concatenate([part.y, kept.y]), QUICK, fresh=False,
+        weights=np.array([1.0] * len(part) + [1.0, 2.0, 100.0]),
+    )  # fmt: skip
+    for ours, theirs in zip(
+        weighed.classifier.model.parameters(), by_hand.model.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    assert weighed.effective == pytest.approx(103**2 / (1 + 4 + 10_000))
+    equal = retrain(tmp_path / "kept.db", dataset, classifier, recipe=QUICK)
+    assert equal.effective == 3
+    assert not all(
+        torch.equal(a, b)
+        for a, b in zip(
+            weighed.classifier.model.parameters(), equal.classifier.model.parameters(), strict=True
+        )
+    )
+
+
+def test_weights_need_a_propensity(tmp_path, stream, classifier, loop):
+    with Store(tmp_path / "kept.db") as opened:
+        opened.put(Sample(stream[0][1], stream[0][0]), verdict(propensity=0.0))
+    data = loop / "labelled.zip"
+    with pytest.raises(StoreError, match="1 kept samples have no propensity"):
+        retrain(tmp_path / "kept.db", data, classifier, recipe=QUICK, weigh="stream")
+    assert retrain(tmp_path / "kept.db", data, classifier, recipe=QUICK).used == 1
 
 
 def test_a_store_without_labels(tmp_path, stream, classifier, loop):

@@ -5,6 +5,7 @@ conditions  what is done to the stream: broken frames, label noise, a long tail,
 nets        the two nets of the benchmark that users have no other use for
 observe     the deployed model, and all that it says about a stream
 rules       who decides what is kept: ours, label-free baselines, references that need labels
+hold        one way to keep a share of a stream by a score
 diverse     the baselines that look at embeddings
 protocol    one job: first model, stream, decisions, retraining, accuracy; rows as they finish
 rows        a row, and the file of rows

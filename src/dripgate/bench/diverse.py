@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from dripgate.gate_info import Histogram
-from dripgate.policy.share import Ranks, Share, above
+from dripgate.bench.hold import Hold
 from dripgate.types import Array, FloatArray
 
 #: Kept embeddings that novelty is measured against.
@@ -24,13 +23,11 @@ def novelty(embedding: Array, keep: float, rng: np.random.Generator) -> Array:
     """Keep what is farthest from what was kept: distance to the nearest of a random MEMORY."""
     points, kept = _scaled(embedding), np.zeros(len(embedding), bool)
     memory = np.zeros((MEMORY, points.shape[1]), np.float32)
-    ranks, share, stored = Ranks.seeded(Histogram((), ())), Share(), 0
+    hold, stored = Hold(keep, np.zeros(0)), 0
     ties = rng.random(len(points))
     for i, point in enumerate(points):
         near = float((memory[: min(stored, MEMORY)] @ point).max(initial=-1.0))
-        kept[i] = ties[i] < above(ranks.rank(-near), share.bar(keep))
-        ranks.add(-near)
-        share.note(keep, bool(kept[i]))
+        kept[i] = hold(-near, ties[i])
         if kept[i]:  # a reservoir: every kept sample is remembered with the same chance
             at = stored if stored < MEMORY else int(rng.integers(stored + 1))
             if at < MEMORY:

@@ -1,9 +1,8 @@
 """Who decides what is kept. Every rule that needs no labels decides in one pass, in bounded memory.
 
 A rule is a function of a Task. Rules that need no labels are given none, and a test holds that
-what comes later changes nothing in their decisions. A rule with a scalar score keeps a share of
-the stream by the policy's own tracker (``policy.share``), seeded by the calibration scores, so
-that all of them keep as many samples, and differ in which.
+what comes later changes nothing in their decisions. Rules with a scalar score keep a share of
+the stream by one tracker (``hold``), so that all of them keep as many samples, and differ in which.
 """
 
 from collections.abc import Callable
@@ -17,11 +16,10 @@ from scipy.stats import entropy
 from skactiveml.stream.budgetmanager import BalancedIncrementalQuantileFilter
 
 from dripgate.bench import diverse
+from dripgate.bench.hold import held
 from dripgate.bench.observe import Seen
-from dripgate.gate_info import Histogram
 from dripgate.heatmap import SCORES
 from dripgate.policy import Policy, Rules
-from dripgate.policy.share import Ranks, Share, above
 from dripgate.training.thresholds import learn
 from dripgate.types import Array, Decision, Sample, Thresholds
 
@@ -82,19 +80,6 @@ SCALARS |= {name: partial(lambda name, seen: seen.score(name), name) for name in
 
 def _scalar(score: Callable[[Seen], Array], task: Task) -> Array:
     return held(score(task.stream), score(task.calibration), task.keep, task.rng)
-
-
-def held(values: Array, calibration: Array, keep: float, rng: np.random.Generator) -> Array:
-    """Which of ``values`` (n,), as they come, rank in the upper share ``keep``; bool (n,)."""
-    counts, edges = np.histogram(calibration.astype(np.float64), 256)
-    ranks = Ranks.seeded(Histogram(tuple(edges.tolist()), tuple(counts.tolist())))
-    share, kept = Share(), np.zeros(len(values), bool)
-    ties = rng.random(len(values))
-    for i, value in enumerate(values.astype(np.float32).tolist()):
-        kept[i] = ties[i] < above(ranks.rank(value), share.bar(keep))
-        ranks.add(value)
-        share.note(keep, bool(kept[i]))
-    return kept
 
 
 # Ours -------------------------------------------------------------------------------------------

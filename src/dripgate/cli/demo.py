@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from dripgate.cli import describe
 from dripgate.cli.common import json_option, percent, progress, say, seed_option, show
 from dripgate.demo import PLANS, ROWS, Result, demo
 from dripgate.store.size import format_size
@@ -56,9 +57,12 @@ def described(result: Result, out: Path) -> list[str]:
         f"  steps          {result.steps} onward from the first model, the same for every row",
         f"  time           {spent}",
         "",
+        *describe.estimates(result.account)[:3],
+        "",
         f"Look at {result.report}. The phases by hand:",
         f"  dripgate fit {out}/labelled.zip --model {out}/model.safetensors --out gate.onnx",
-        f"  dripgate run gate.onnx {out}/stream.zip --store kept.db",
+        f"  dripgate run gate.onnx {out}/stream.zip --store kept.db "
+        f"--audit {result.account.rules.audit} --duplicates 0",
         f"  dripgate retrain kept.db --data {out}/labelled.zip --model {out}/model.safetensors "
         "--out model2.safetensors",
     ]

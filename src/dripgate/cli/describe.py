@@ -83,19 +83,33 @@ def account(policy: Account) -> list[str]:
               policy.classes)  # fmt: skip
     lines = ["policy       all runs into this store:", *_reasons(policy.reasons)]
     lines.append("kept         " + ", ".join(shares))
-    if (found := policy.estimates) is None:
-        lines.append(f"estimates    none: {policy.why}")
-    else:
-        mix = zip(policy.classes, found.classes, strict=True)
-        lines += [
-            f"estimates    from {found.labelled:,} labelled samples, {found.by_chance:,} of them "
-            f"kept by chance, for {percent(found.covered)} of the stream (95 %):",
-            f"  accuracy   {_interval(found.accuracy)} of the deployed model, "
-            f"{_interval(found.dropped_accuracy)} on what is dropped",
-            "  classes    " + ", ".join(f"{c.name} {_interval(share)}" for c, share in mix),
-        ]
+    if policy.outside:
+        share = percent(policy.outside / max(sum(c.seen for c in policy.classes), 1))
+        lines.append(
+            f"outside      {policy.outside:,} samples ({share}) beyond the calibrated quality: "
+            "broken, or something new; 'dripgate export' puts those kept into quarantine/"
+        )
+    if policy.strange:
+        named = ", ".join(f"{label} {count:,}" for label, count in policy.strange.items())
+        lines.append(f"NEW CLASS    {named}: labels of which the gate has no class")
+    lines += estimates(policy)
     lines += [_alarm(alarm) for alarm in policy.alarms]
     return lines
+
+
+def estimates(policy: Account) -> list[str]:
+    """What the audit says of the stream, in lines for people."""
+    if (found := policy.estimates) is None:
+        return [f"estimates    none: {policy.why}"]
+    mix = zip(policy.classes, found.classes, strict=True)
+    return [
+        f"estimates    from {found.labelled:,} labelled samples, {found.by_chance:,} of them "
+        f"kept by chance, for {percent(found.covered)} of the stream (95 %):",
+        f"  accuracy   {_interval(found.accuracy)} of the deployed model",
+        f"  dropped    {_interval(found.dropped_accuracy)} of it was right already; "
+        f"{_interval(found.dropped_mistakes)} of all mistakes were in it",
+        "  classes    " + ", ".join(f"{c.name} {_interval(share)}" for c, share in mix),
+    ]
 
 
 def _reasons(reasons: Mapping[str, int]) -> list[str]:

@@ -1,6 +1,7 @@
 """dripgate retrain: what was kept and labelled goes into a better model."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from dripgate.cli.common import (
 )
 from dripgate.cli.models import model_options, open_model
 
+if TYPE_CHECKING:
+    from dripgate.training.retrain import Weigh
+
 
 @click.command("retrain")
 @click.argument("store", type=click.Path(path_type=Path))
@@ -26,13 +30,20 @@ from dripgate.cli.models import model_options, open_model
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
 @click.option("--from-scratch", is_flag=True, help="Begin with new weights, not the old ones.")
 @click.option("--steps", type=int, help="Training steps; by default as the model was trained.")
+@click.option(
+    "--weigh",
+    type=click.Choice(["equal", "stream"]),
+    default="equal",
+    show_default=True,
+    help="stream: a kept sample counts as all those it stands for (1/propensity).",
+)
 @click.option("--keep", default="auto", show_default=True, help="For the new gate.")
 @seed_option
 @json_option
 def command(
     store: Path, data: str, model: str, weights: Path | None, size: int | None, mean: str | None,
     std: str | None, out: Path, gate_out: Path | None, labels: Path | None, from_scratch: bool,
-    steps: int | None, keep: str, seed: int, json_path: Path | None,
+    steps: int | None, weigh: "Weigh", keep: str, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
     import msgspec
@@ -51,7 +62,7 @@ def command(
     with progress(recipe.steps, "retraining") as step:
         result = retrain(
             store, dataset, classifier,
-            labels=given, from_scratch=from_scratch, recipe=recipe, progress=step,
+            labels=given, from_scratch=from_scratch, weigh=weigh, recipe=recipe, progress=step,
         )  # fmt: skip
     lines = [
         f"{result.used:,} kept samples used, {result.unlabelled:,} without a label, "
@@ -59,6 +70,8 @@ def command(
         f"accuracy on {result.tested:,} held-out samples: old {percent(result.old_accuracy)}, "
         f"new {percent(result.new_accuracy)}",
     ]
+    if weigh == "stream":
+        lines.append(f"weighed by 1/propensity: they count as {result.effective:,.0f} samples")
     if result.better:
         result.classifier.save(out)
         lines.append(f"{out}: written, the new model is not worse")
@@ -71,7 +84,8 @@ def command(
     show(lines, {
         "old_accuracy": result.old_accuracy, "new_accuracy": result.new_accuracy,
         "tested": result.tested, "used": result.used, "unlabelled": result.unlabelled,
-        "unknown": result.unknown, "written": result.better,
+        "unknown": result.unknown, "weigh": weigh, "effective": result.effective,
+        "written": result.better,
         "model": str(out) if result.better else None,
         "gate": str(gate_out) if result.better and gate_out else None,
     }, json_path)  # fmt: skip

@@ -29,7 +29,9 @@ from dripgate.types import Sample
 @click.option("--budget", multiple=True, help="200/h, 500MB/week, …; may be given several times.")
 @click.option("--audit", type=float, help="Share kept whatever the score, such as 0.01.")
 @click.option(
-    "--duplicates", type=float, help="Keep a scene once: distance of embeddings, such as 0.1."
+    "--duplicates",
+    type=float,
+    help="Keep a scene once; share of distinct scenes that may be lost by it. 0 is off.",
 )
 @json_option
 def command(
@@ -40,8 +42,8 @@ def command(
     """Decide about every sample of SOURCE, a folder or an archive, and store what GATE keeps.
 
     With --keep, --budget, --audit or --duplicates a policy decides on top of the gate: shares and
-    budgets are kept to, no class dries up, and a few samples are kept at random so that what is
-    dropped stays measurable; docs/policy.md explains.
+    budgets are kept to, a scene is kept once, no class dries up, and a few samples are kept at
+    random so that what is dropped stays measurable; docs/policy.md explains.
     """
     rules = _rules(keep, budget, audit, duplicates)
     opened = Gate.load(gate, threads=0)
@@ -66,7 +68,7 @@ def _rules(
     given = {name: value for name, value in asked.items() if value is not None}
     if not given and not budget:
         return None
-    rules = Rules(budgets=tuple(parse_allowance(text) for text in budget), duplicates=0.0)
+    rules = Rules(budgets=tuple(parse_allowance(text) for text in budget))
     return msgspec.structs.replace(rules, **given)
 
 

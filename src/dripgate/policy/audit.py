@@ -14,12 +14,16 @@ AUDIT_PART, QUARANTINE_PART = 0.1, 0.05
 _PART_OF_KEEP = 0.25
 
 
-def audit_rate(rules: Rules, purse: Purse, pace: Pace, sample: Sample) -> float:
+def capped(rules: Rules) -> float:
+    """The rate that is asked for, and that a small share leaves room for."""
+    return rules.audit if rules.keep is None else min(rules.audit, _PART_OF_KEEP * rules.keep)
+
+
+def affordable(rate: float, purse: Purse, pace: Pace, sample: Sample) -> float:
     """The probability with which this sample is kept for the audit alone.
 
     It falls where the budget cannot pay for it; 0 means that nobody will know about this sample.
     """
-    rate = rules.audit if rules.keep is None else min(rules.audit, _PART_OF_KEEP * rules.keep)
     if not purse.buckets:
         return rate
-    return min(rate, purse.share(pace)) if rate and purse.affords(sample, pace) else 0.0
+    return min(rate, purse.share(pace)) if purse.affords(sample, pace) else 0.0

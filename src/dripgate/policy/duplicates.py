@@ -1,13 +1,16 @@
 """What differs little from something recently kept, by the classifier's own embedding.
 
 The memory holds SIZE kept embeddings; what is recognised moves to the front, so a scene that
-stays in view is not forgotten however much else is kept meanwhile. Long embeddings are folded
+stays in view is not forgotten however much else is kept meanwhile. How near is the same scene
+depends on the classifier, so it is asked for as a share: that of distinct calibration samples
+which are as near to one of SIZE others, and would be lost. Long embeddings are folded
 into WIDTH sums with random signs (count sketch; Charikar et al., 2002): squared distances are
 kept on average, and the memory takes 4 kB for any classifier.
 """
 
+from collections.abc import Sequence
 from functools import cache
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 
@@ -29,6 +32,7 @@ class Duplicates:
 
     def __init__(self, nearness: float) -> None:
         self.nearness = nearness
+        self._half = nearness**2 / 2
         self._empty(0)
 
     def points(self, embeddings: Array) -> list[Point]:
@@ -52,11 +56,11 @@ class Duplicates:
             return None
         if self._doubled.shape[1] != len(point):  # first use, or another gate
             self._empty(len(point))
-        apart = self._squared - self._doubled @ point
+        apart = self._squared - self._doubled.dot(point)
         row = int(apart.argmin())
-        known = float(self._squared[row])
-        allowed = self.nearness**2 * (known + squared) / 2
-        return row if isfinite(known) and apart[row] + squared <= allowed else None
+        # Of a row not in use this is infinite, and of what is no number never true.
+        allowed = self._half * (self._squared.item(row) + squared)
+        return row if apart.item(row) + squared <= allowed < inf else None
 
     def renew(self, row: int) -> None:
         """Move what was recognised to the front."""
@@ -94,6 +98,31 @@ class Duplicates:
         self._doubled = np.zeros((SIZE, width), np.float32)
         self._squared = np.full(SIZE, np.inf, np.float32)
         self._order = list(range(SIZE))  # rows, the one used longest ago first
+
+
+def apart(embeddings: Array) -> tuple[float, ...]:
+    """Percentiles 0 … 100 of the distance from each of (N, D) to the nearest of SIZE others.
+
+    As ``Duplicates`` measures it, and in a random order, as if the memory held distinct scenes
+    alone. Empty for fewer than two.
+    """
+    n = len(embeddings)
+    if n < 2:
+        return ()
+    order = np.random.Generator(np.random.Philox(n)).permutation(n)
+    folded, lengths = zip(*Duplicates(0.0).points(embeddings[order]), strict=True)
+    points, squared = np.stack(folded).astype(np.float64), np.array(lengths)
+    nearest = np.full(n, np.inf)
+    for step in range(1, min(SIZE, n - 1) + 1):
+        gaps = ((points - np.roll(points, step, axis=0)) ** 2).sum(axis=1)
+        mean = (squared + np.roll(squared, step)) / 2
+        nearest = np.minimum(nearest, gaps / np.maximum(mean, np.finfo(np.float64).tiny))
+    return tuple(float(f"{one:.4g}") for one in np.percentile(nearest**0.5, range(101)))
+
+
+def radius(apart: Sequence[float], share: float) -> float:
+    """The distance below which that share of distinct samples would be taken for the same."""
+    return float(np.interp(100 * share, range(101), apart)) if apart and share else 0.0
 
 
 @cache

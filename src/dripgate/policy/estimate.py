@@ -44,15 +44,19 @@ class Interval(msgspec.Struct, frozen=True):
 class Estimates(msgspec.Struct, frozen=True, kw_only=True):
     """The stream as the audit shows it.
 
-    classes: share of each class, by label. accuracy: the deployed model's. dropped_accuracy: its
-    accuracy on the part that is not kept for certain: what is dropped is worth little where this
-    is high. labelled: samples these rest on. by_chance: those of them that stand for others.
-    covered: share of the stream they speak for; a budget that ran out leaves the rest unseen.
+    classes: share of each class, by label. accuracy: the deployed model's. labelled: samples these
+    rest on. by_chance: those of them that stand for others. covered: share of the stream they
+    speak for; a budget that ran out leaves the rest unseen.
+
+    What the dropped part would have been worth, that is the part not kept for certain:
+    dropped_accuracy: the model's accuracy there; where it is high there was little to learn.
+    dropped_mistakes: share of all the model's mistakes that lie there and are not stored.
     """
 
     classes: list[Interval]
     accuracy: Interval
     dropped_accuracy: Interval
+    dropped_mistakes: Interval
     labelled: int
     by_chance: int
     covered: float
@@ -77,12 +81,13 @@ def estimate(seen: Iterable[Seen], stream: Stream, classes: int) -> Estimates | 
         parts = [(size, wilson(what[of], weight[of], size)) for of, size in strata]
         return mover(parts)
 
-    dropped = wilson(right[by_chance], weight[by_chance], stream.chance)
+    kept, dropped = (wilson(~right[of], weight[of], size) for of, size in strata)
     covered = stream.certain + stream.chance
     return Estimates(
         classes=[share(label == c) for c in range(classes)],
         accuracy=share(right),
-        dropped_accuracy=dropped,
+        dropped_accuracy=_scaled(dropped, -1, 1),
+        dropped_mistakes=_part(_scaled(dropped, stream.chance), _scaled(kept, stream.certain)),
         labelled=len(rows),
         by_chance=int(by_chance.sum()),
         covered=covered / max(covered + stream.blind, 1),
@@ -103,6 +108,22 @@ def wilson(hits: Array, weights: Array, population: int) -> Interval:
     square = value * (1 - value) / effective + _Z2 / (4 * effective**2)
     half = (_Z2 * square) ** 0.5 / (1 + _Z2 / effective)
     return Interval(value, min(max(middle - half, 0.0), value), max(min(middle + half, 1.0), value))
+
+
+def _scaled(one: Interval, factor: float, shift: float = 0.0) -> Interval:
+    value, *ends = (shift + factor * end for end in (one.value, one.low, one.high))
+    return Interval(value, min(ends), max(ends))
+
+
+def _part(one: Interval, other: Interval) -> Interval:
+    """one / (one + other); conservative where both are uncertain."""
+    value, low, high = (
+        a / (a + b) if a + b else unknown
+        for a, b, unknown in (
+            (one.value, other.value, 0.0), (one.low, other.high, 0.0), (one.high, other.low, 1.0),
+        )
+    )  # fmt: skip
+    return Interval(value, low, high)
 
 
 def mover(parts: Sequence[tuple[int, Interval]]) -> Interval:

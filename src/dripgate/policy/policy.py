@@ -14,52 +14,18 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from dripgate.errors import StoreError
 from dripgate.gate_info import GateInfo
-from dripgate.policy.audit import AUDIT_PART, QUARANTINE_PART, audit_rate
-from dripgate.policy.budget import SLOTS, Pace, Purse
+from dripgate.policy import state as states
+from dripgate.policy.audit import affordable, capped
+from dripgate.policy.budget import SLOTS
 from dripgate.policy.chance import uniforms
-from dripgate.policy.drift import Alarm, Drift, DriftAlarm
-from dripgate.policy.duplicates import Duplicates, Point
+from dripgate.policy.drift import Alarm, DriftAlarm
+from dripgate.policy.duplicates import Duplicates, Point, radius
 from dripgate.policy.estimate import Stream
-from dripgate.policy.floors import Floors
-from dripgate.policy.quarantine import Quarantine
 from dripgate.policy.rules import Rules
-from dripgate.policy.share import Ranks, Share, above
+from dripgate.policy.share import Ranks, above
+from dripgate.policy.state import Counts
 from dripgate.types import Array, Decision, Reason, Sample, Verdict
-
-
-class Counts(msgspec.Struct, forbid_unknown_fields=True):
-    """What passed. seen and kept: per predicted class. reasons: by "decision: reason"."""
-
-    seen: list[int]
-    kept: list[int]
-    reasons: dict[str, int] = {}
-    certain: int = 0
-    chance: int = 0
-    blind: int = 0
-
-
-class State(msgspec.Struct, forbid_unknown_fields=True):
-    """All that a policy remembers; a few kB, whatever the stream's length."""
-
-    gate: str
-    rules: Rules
-    number: int
-    pace: Pace
-    budget: Purse
-    audit_budget: Purse
-    quarantine_budget: Purse
-    quarantine: Quarantine
-    counts: Counts
-    drift: Drift
-    share: Share
-    floors: Floors
-    ranks: bytes = b""
-    kept: tuple[int, bytes, bytes] = (0, b"", b"")
-
-
-_KEYS = {(decision, reason): f"{decision}: {reason}" for decision in Decision for reason in Reason}
 
 
 class _Prospect(NamedTuple):
@@ -93,30 +59,22 @@ class Policy:
         self.rules = rules = msgspec.msgpack.decode(msgspec.msgpack.encode(rules), type=Rules)
         self.gate = hashlib.sha256(info.to_json().encode()).hexdigest()[:12]
         self._band = info.keep
+        self._audit = capped(rules)
         self._pause = min((one.period for one in rules.budgets), default=0.0) / SLOTS
-        state = _read(saved) if saved else None
-        same = state is not None and state.gate == self.gate
         self._ranks = Ranks.seeded(info.calibration.score)
-        self._recent = Duplicates(rules.duplicates)
-        if state is None or not same:
-            state = _fresh(self.gate, rules, len(info.classes), state)
-        elif state.rules != rules:
-            _amend(state, rules)
-        if same:
-            try:
-                if len(state.floors.debts) != len(info.classes):
-                    raise ValueError("it has another number of classes")
-                self._ranks = Ranks.unpack(state.ranks)
-                self._recent.unpack(*state.kept)
-            except ValueError as error:
-                raise _damaged(error) from None
-        self._state = state
-        self._drift = DriftAlarm(info.calibration, state.drift)
+        self._recent = Duplicates(radius(info.calibration.apart, rules.duplicates))
+        old = states.read(saved) if saved else None
+        if old is not None and old.gate == self.gate:
+            self._state = old if old.rules == rules else states.amended(old, rules)
+            self._remember(len(info.classes))
+        else:
+            self._state = states.fresh(self.gate, rules, len(info.classes), old)
+        self._drift = DriftAlarm(info.calibration, self._state.drift)
 
     @classmethod
     def restored(cls, info: GateInfo, saved: bytes) -> "Policy":
         """The policy that was saved, with the rules it had. Raises StoreError."""
-        return cls(_read(saved).rules, info, saved)
+        return cls(states.read(saved).rules, info, saved)
 
     def __call__(
         self, samples: Sequence[Sample], verdicts: Sequence[Verdict], embeddings: Array
@@ -127,7 +85,9 @@ class Policy:
         self._state.number += len(samples)
         points = self._recent.points(embeddings)
         rows = zip(samples, verdicts, points, ties, coins, strict=True)
-        return [self._counted(self._one(*row)) for row in rows]
+        found = [self._one(*row) for row in rows]
+        self._count(found)
+        return found
 
     def save(self) -> bytes:
         """All that is remembered; give it to a new policy to go on."""
@@ -162,23 +122,11 @@ class Policy:
         if given.reason is Reason.UNREADABLE:
             return given
         state.quarantine.tick(self.rules.quarantine)
-        rate = audit_rate(self.rules, state.audit_budget, state.pace, sample)
+        rate = self._audit and affordable(self._audit, state.audit_budget, state.pace, sample)
         audited = coin < rate
         if given.decision is Decision.QUARANTINE or isnan(given.score):
             return self._aside(sample, given, rate, audited)
         return self._weighed(sample, given, point, rate, audited, tie)
-
-    def _watch(self, samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> None:
-        rows = [
-            (given.score, given.quality, given.predicted, sample.time)
-            for sample, given in zip(samples, verdicts, strict=True)
-            if given.reason is not Reason.UNREADABLE
-        ]
-        if rows:
-            score, quality, predicted, time = (
-                np.array(column) for column in zip(*rows, strict=True)
-            )
-            self._drift.note(score, quality, predicted, time)
 
     def _aside(self, sample: Sample, given: Verdict, rate: float, audited: bool) -> Verdict:
         """Broken or alien input: quarantine while there is room, never training by itself."""
@@ -197,8 +145,7 @@ class Policy:
         tie: float,
     ) -> Verdict:  # fmt: skip
         state = self._state
-        prospect = self._prospect(given)
-        chance, reason = prospect.chance, prospect.otherwise
+        chance, wanted, floor, because, reason = self._prospect(given)
         same = self._recent.find(*point) if chance or audited else None
         if chance and same is not None:
             chance, reason = 0.0, Reason.DUPLICATE
@@ -207,51 +154,78 @@ class Policy:
         chosen = tie < chance
         kept = chosen or audited
         if kept:
-            reason = prospect.reason if chosen else Reason.AUDIT
+            reason = because if chosen else Reason.AUDIT
             (state.budget if chosen else state.audit_budget).spend(sample)
         if same is not None:
             self._recent.renew(same)
         elif kept:
             self._recent.add(*point)
         self._ranks.add(given.score)
-        state.share.note(prospect.wanted, kept)
-        state.floors.note(given.predicted, prospect.floor, kept)
+        state.share.note(wanted, kept)
+        state.floors.note(given.predicted, floor, kept)
         decision = Decision.KEEP if kept else Decision.DROP
         return _verdict(given, decision, reason, chance + (1 - chance) * rate)
 
-    def _prospect(self, given: Verdict) -> "_Prospect":
+    def _prospect(self, given: Verdict) -> _Prospect:
         state, keep = self._state, self.rules.keep
         payable = state.budget.share(state.pace)
         wanted = payable if keep is None else min(keep, payable)
         floor = self.rules.floor * min(self._band if keep is None else keep, payable)
-        rank = self._ranks.rank(given.score)
+        low, high = self._ranks.rank(given.score)
         bar = state.share.bar(wanted)
         if keep is None:  # the band has the first word, and a budget takes the best of it
             inside = given.decision is Decision.KEEP
         else:
-            inside = above(rank, min(1 - keep, bar)) > 0
-        chance = above(rank, bar) if inside else 0.0
+            inside = above(low, high, min(1 - keep, bar)) > 0
+        chance = above(low, high, bar) if inside else 0.0
         otherwise = Reason.BUDGET if inside and payable < (keep or 1) else Reason.BAND
-        if floor and bar < 1 and not chance:
-            chance = above(rank, state.floors.bar(given.predicted, floor))
+        if floor and not chance and bar < 1:
+            chance = above(low, high, state.floors.bar(given.predicted, floor))
             return _Prospect(chance, wanted, floor, Reason.FLOOR, otherwise)
         return _Prospect(chance, wanted, floor, Reason.BAND, otherwise)
 
-    def _counted(self, verdict: Verdict) -> Verdict:
+    # What is remembered -------------------------------------------------------------------------
+
+    def _remember(self, classes: int) -> None:
+        """Unpack the memories of the state. Raises StoreError."""
+        state = self._state
+        try:
+            if len(state.floors.debts) != classes:
+                raise ValueError("it has another number of classes")
+            self._ranks = Ranks.unpack(state.ranks)
+            self._recent.unpack(*state.kept)
+        except ValueError as error:
+            raise states.damaged(error) from None
+
+    def _watch(self, samples: Sequence[Sample], verdicts: Sequence[Verdict]) -> None:
+        rows = [
+            (given.score, given.quality, given.predicted, sample.time)
+            for sample, given in zip(samples, verdicts, strict=True)
+            if given.reason is not Reason.UNREADABLE
+        ]
+        if rows:
+            score, quality, predicted, time = (
+                np.array(column) for column in zip(*rows, strict=True)
+            )
+            self._drift.note(score, quality, predicted, time)
+
+    def _count(self, verdicts: Sequence[Verdict]) -> None:
         counts = self._state.counts
-        key = _KEYS[verdict.decision, verdict.reason]
-        counts.reasons[key] = counts.reasons.get(key, 0) + 1
-        if verdict.reason is Reason.UNREADABLE:
-            return verdict
-        counts.seen[verdict.predicted] += 1
-        counts.kept[verdict.predicted] += verdict.decision is Decision.KEEP
-        if verdict.propensity >= 1:
-            counts.certain += 1
-        elif verdict.propensity > 0:
-            counts.chance += 1
-        else:
-            counts.blind += 1
-        return verdict
+        reasons, seen, kept = counts.reasons, counts.seen, counts.kept
+        for verdict in verdicts:
+            key = verdict.decision + ": " + verdict.reason
+            reasons[key] = reasons.get(key, 0) + 1
+            if verdict.reason is Reason.UNREADABLE:
+                continue
+            seen[verdict.predicted] += 1
+            if verdict.decision is Decision.KEEP:
+                kept[verdict.predicted] += 1
+            if verdict.propensity >= 1:
+                counts.certain += 1
+            elif verdict.propensity > 0:
+                counts.chance += 1
+            else:
+                counts.blind += 1
 
 
 def _verdict(given: Verdict, decision: Decision, reason: Reason, propensity: float) -> Verdict:
@@ -259,64 +233,3 @@ def _verdict(given: Verdict, decision: Decision, reason: Reason, propensity: flo
         decision=decision, reason=reason, score=given.score, quality=given.quality,
         predicted=given.predicted, propensity=propensity, detail=given.detail,
     )  # fmt: skip
-
-
-# State ------------------------------------------------------------------------------------------
-
-
-def _purses(rules: Rules) -> tuple[Purse, Purse, Purse]:
-    """Every budget in three parts, each kept to: for the best, the audit and quarantine."""
-    audit = AUDIT_PART * (rules.audit > 0)
-    aside = QUARANTINE_PART * (rules.quarantine > 0)
-    parts = (1 - audit - aside, audit, aside)
-    best, audited, quarantined = (Purse.of(rules.budgets, part) for part in parts)
-    return best, audited, quarantined
-
-
-def _fresh(gate: str, rules: Rules, classes: int, old: State | None) -> State:
-    """The beginning with a gate; chance and budgets go on where another gate ended."""
-    budget, audit_budget, quarantine_budget = _purses(rules)
-    state = State(
-        gate=gate, rules=rules, number=0, pace=Pace(), budget=budget, audit_budget=audit_budget,
-        quarantine_budget=quarantine_budget, quarantine=Quarantine(),
-        counts=Counts([0] * classes, [0] * classes), drift=Drift(), share=Share(),
-        floors=Floors.of(classes),
-    )  # fmt: skip
-    if old is not None:
-        state.number, state.quarantine = old.number, old.quarantine
-        state.pace = old.pace
-        _carry(old, state)
-    return state
-
-
-def _amend(state: State, rules: Rules) -> None:
-    """Other rules from here on."""
-    purses = _purses(rules)
-    new = msgspec.structs.replace(
-        state, budget=purses[0], audit_budget=purses[1], quarantine_budget=purses[2]
-    )
-    _carry(state, new)
-    state.budget, state.audit_budget = new.budget, new.audit_budget
-    state.quarantine_budget, state.rules, state.share = new.quarantine_budget, rules, Share()
-
-
-def _carry(old: State, new: State) -> None:
-    """An allowance that is asked for again keeps its bucket: nothing is granted twice."""
-    for name in ("budget", "audit_budget", "quarantine_budget"):
-        known = {bucket.allowance: bucket for bucket in getattr(old, name).buckets}
-        purse: Purse = getattr(new, name)
-        purse.buckets = [known.get(bucket.allowance, bucket) for bucket in purse.buckets]
-
-
-def _read(saved: bytes) -> State:
-    try:
-        return msgspec.msgpack.decode(saved, type=State)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise _damaged(error) from None
-
-
-def _damaged(error: Exception) -> StoreError:
-    return StoreError(
-        f"the saved policy is damaged ({error}); begin anew with another store, or run "
-        "without policy options"
-    )

@@ -21,10 +21,6 @@ class Allowance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     period: float
     bytes: bool = False
 
-    def part(self, share: float) -> "Allowance":
-        """The same allowance over a share of the amount."""
-        return Allowance(self.amount * share, self.period, self.bytes)
-
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is asked of a policy.
@@ -33,8 +29,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     budgets: all are kept to, in any window of their period, everything that is stored counted.
     audit: share of the samples kept whatever their score; at most a quarter of ``keep``.
     floor: each predicted class keeps at least this part of the overall share of its own samples.
-    duplicates: embeddings closer than this, relative to their length, are the same scene; 0 is
-    off. quarantine: largest share of the stream that may go to quarantine. seed: of all chance.
+    duplicates: embeddings are the same scene where they are as near as this share of distinct
+    calibration samples is to one of 64 others; so many distinct scenes may be lost, and 0 is off.
+    quarantine: largest share of the stream that may go to quarantine. seed: of all chance.
 
     Raises:
         UserError: a number outside its range.
@@ -44,7 +41,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     budgets: tuple[Allowance, ...] = ()
     audit: float = 0.01
     floor: float = 0.25
-    duplicates: float = 0.1
+    duplicates: float = 0.05
     quarantine: float = 0.01
     seed: int = 0
 

@@ -66,9 +66,8 @@ class Ranks:
         return cls(np.frombuffer(data, np.float32).tolist())
 
 
-def above(rank: tuple[float, float], bar: float) -> float:
-    """The probability that a rank is above ``bar``."""
-    low, high = rank
+def above(low: float, high: float, bar: float) -> float:
+    """The probability that a rank, anywhere in low … high, is above ``bar``."""
     if bar >= high:
         return 0.0
     return 1.0 if bar <= low else (high - bar) / (high - low)
@@ -83,16 +82,20 @@ class Share(msgspec.Struct, forbid_unknown_fields=True):
         """The rank above which to keep, 0 … 1."""
         if target >= 1:
             return 0.0
-        gain = _gain(target)
-        if self.debt * gain >= _MOST:
+        push = self.debt * _gain(target)
+        if push >= _MOST:
             return 1.0
-        return 1 - min(target * exp(-gain * self.debt), 1.0)
+        bar = 1 - target * exp(-push)
+        return bar if bar > 0 else 0.0
 
     def note(self, target: float, kept: bool) -> None:
         """Count one sample. What could not be kept for long is not made up for without end."""
-        self.debt = max(self.debt + kept - target, -_MOST / _gain(target))
+        debt, least = self.debt + kept - target, -_MOST / _gain(target)
+        self.debt = debt if debt > least else least
 
 
 def _gain(target: float) -> float:
     """How strongly the bar answers: small shares have few samples in a window to be wrong by."""
-    return min(max(0.005 / max(target, 1e-9), 0.02), 0.4)
+    if target > 0.5:
+        return 0.02
+    return 0.01 / target if target > 0.0125 else 0.8

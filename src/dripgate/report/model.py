@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dripgate.gate_info import GateInfo
+from dripgate.policy import Estimates
 from dripgate.types import Array, Decision, FloatArray, Reason, Verdict
 
 
@@ -153,6 +154,7 @@ class Report:
 
     command: what made it, to be run again. examples: up to 12 per decision are shown, in the order
     given. unreadable: the first 20 are shown. reasons: how often each verdict was given, and why.
+    estimates: what the audit says of the stream, its classes in the gate's order; None without.
     """
 
     title: str
@@ -165,4 +167,5 @@ class Report:
     classes: Sequence[ClassShare] = ()
     examples: Sequence[Example] = ()
     reasons: Mapping[tuple[Decision, Reason], int] = field(default_factory=dict)
+    estimates: Estimates | None = None
     unreadable: Sequence[Unreadable] = ()

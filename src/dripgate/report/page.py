@@ -38,8 +38,15 @@ _PHASES = {
 }
 _WHY = {
     (Decision.KEEP, Reason.BAND): "score inside the band",
+    (Decision.KEEP, Reason.FLOOR): "its class would dry up otherwise",
+    (Decision.KEEP, Reason.AUDIT): "at random, so that what is dropped stays measurable",
     (Decision.DROP, Reason.BAND): "score outside the band",
+    (Decision.DROP, Reason.BUDGET): "worth keeping, but not within the budget",
+    (Decision.DROP, Reason.DUPLICATE): "the same scene as one kept recently",
+    (Decision.DROP, Reason.QUALITY): "heatmap of an unusual shape, and quarantine was full",
+    (Decision.DROP, Reason.UNREADABLE): "could not be decoded",
     (Decision.QUARANTINE, Reason.QUALITY): "heatmap of an unusual shape",
+    (Decision.QUARANTINE, Reason.AUDIT): "heatmap of an unusual shape, at random",
     (Decision.QUARANTINE, Reason.UNREADABLE): "could not be decoded",
 }
 _GROUPS = {
@@ -70,6 +77,7 @@ def render(report: Report) -> str:
     named = (
         words.clean,
         words.duration,
+        words.interval,
         words.count,
         words.share,
         words.accuracy,
@@ -197,12 +205,15 @@ def _classes(report: Report) -> list[dict[str, Any]]:
     thresholds = report.gate.thresholds
     same = len(set(zip(thresholds.low, thresholds.high, strict=False))) <= 1
     bands = {} if same else dict(zip(report.gate.classes, _bands(thresholds), strict=False))
+    found = report.estimates.classes if report.estimates else ()
+    mix = dict(zip(report.gate.classes, found, strict=False))
     rows = sorted(report.classes, key=lambda row: -_kept(row))
     return [
         {
             "row": row,
             "share": _kept(row) if row.seen else math.nan,
             "band": bands.get(row.name, words.DASH) if bands else None,
+            "mix": mix.get(row.name),
             "bar": charts.share_svg(
                 [("keep", _kept(row)), ("quarantine", row.quarantined / (row.seen or 1))], row.name
             ),

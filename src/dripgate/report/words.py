@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from dripgate.policy import Interval
 from dripgate.report.model import Outcome
 
 DASH = "–"
@@ -45,6 +46,12 @@ def points(value: float) -> str:
     if not math.isfinite(value):
         return DASH
     return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
+
+
+def interval(found: Interval) -> str:
+    """An estimate with its 95 % interval: 93.1 % (88.0 to 96.2)."""
+    value, low, high = (100 * end for end in (found.value, found.low, found.high))
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def number(value: float | None) -> str:

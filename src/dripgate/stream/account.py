@@ -1,5 +1,6 @@
 """What became of the stream, and what was dropped: counts, and the audit's estimates."""
 
+from collections import Counter
 from pathlib import PurePosixPath
 
 import msgspec
@@ -8,6 +9,9 @@ from dripgate.gate_info import GateInfo
 from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
 from dripgate.store import Store
 from dripgate.stream.loop import saved_policy
+
+#: Verdicts on samples whose quality was outside of the gate's range.
+_OUTSIDE = ("quarantine: quality", "quarantine: audit", "drop: quality")
 
 
 class ClassShare(msgspec.Struct, frozen=True):
@@ -21,13 +25,17 @@ class ClassShare(msgspec.Struct, frozen=True):
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """All runs of one policy into one store, taken together.
 
-    reasons: verdicts by "decision: reason". estimates: None where there can be none; ``why`` then
-    says why.
+    reasons: verdicts by "decision: reason". outside: samples whose quality was outside of the
+    gate's range; those that found room are in quarantine. strange: stored samples by the label
+    they were given, where the gate has no such class. estimates: None where there can be none;
+    ``why`` then says why.
     """
 
     rules: Rules
     reasons: dict[str, int]
     classes: list[ClassShare]
+    outside: int
+    strange: dict[str, int]
     alarms: list[Alarm]
     estimates: Estimates | None
     why: str
@@ -52,10 +60,17 @@ def account(store: Store) -> Account | None:
         classes=[
             ClassShare(*row) for row in zip(info.classes, counts.seen, counts.kept, strict=True)
         ],
+        outside=sum(counts.reasons.get(key, 0) for key in _OUTSIDE),
+        strange=_strange(store, info),
         alarms=policy.alarms,
         estimates=estimates,
         why=why,
     )
+
+
+def _strange(store: Store, info: GateInfo) -> dict[str, int]:
+    given = Counter(one.label for one in store.outcomes() if one.label)
+    return {label: n for label, n in sorted(given.items()) if label not in info.classes}
 
 
 def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates | None, str]:

@@ -98,11 +98,12 @@ class Classifier:
 
     def trained(
         self, x: Array, y: Array, recipe: Recipe | None = None, *,
-        fresh: bool = True, progress: Progress | None = None,
+        fresh: bool = True, progress: Progress | None = None, weights: Array | None = None,
     ) -> "Classifier":  # fmt: skip
         """A classifier of the same kind trained on raw samples x (N, …) and classes y (N,).
 
         fresh: from a new initialisation drawn from the recipe's seed; else from these weights.
+        weights: how much each sample counts, (N,); None is all the same.
         """
         recipe = recipe or self.info.recipe
         torch.manual_seed(recipe.seed)
@@ -110,7 +111,7 @@ class Classifier:
         if not fresh:
             model.load_state_dict(self.model.state_dict())
         forward, pixels = _training_form(model, self.info, x)
-        train(forward, pixels, y, recipe, progress)
+        train(forward, pixels, y, recipe, progress, weights)
         return replace(self, model=model, info=msgspec.structs.replace(self.info, recipe=recipe))
 
     def save(self, path: str | Path) -> None:

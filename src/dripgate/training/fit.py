@@ -25,6 +25,7 @@ from dripgate.gate_info import (
     TargetLayer,
 )
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
+from dripgate.policy.duplicates import apart
 from dripgate.training.classifier import Classifier, load_classifier, wrap
 from dripgate.training.graph import build_graph, with_info, with_thresholds
 from dripgate.training.layer import choose_layer, find_layer
@@ -193,19 +194,15 @@ def _calibration(seen: Observed, quality: Array, learned: Learned) -> Calibratio
     return Calibration(
         samples=len(seen.labels),
         accuracy=float((seen.predicted == seen.labels).mean()),
-        score=_histogram(seen.score),
-        quality=_histogram(quality),
+        score=Histogram.of(seen.score),
+        quality=Histogram.of(quality),
         predicted=tuple(np.bincount(seen.predicted, minlength=classes).tolist()),
         kept=tuple(np.bincount(kept, minlength=classes).tolist()),
         curve=learned.curve,
         full=learned.full,
         why=learned.why,
+        apart=apart(seen.features),
     )
-
-
-def _histogram(values: Array, bins: int = 40) -> Histogram:
-    counts, edges = np.histogram(values.astype(np.float64), bins)
-    return Histogram(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))
 
 
 def _provenance(samples: Split, seed: int) -> Provenance:

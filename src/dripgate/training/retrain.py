@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -16,13 +17,17 @@ from dripgate.training.classifier import Classifier, load_classifier
 from dripgate.training.train import Progress, Recipe
 from dripgate.types import Array, Decision
 
+#: How much a kept sample counts: as one, or as all the samples of the stream it stands for.
+Weigh = Literal["equal", "stream"]
+
 
 @dataclass(frozen=True)
 class Retrained:
     """The new classifier beside the old one, on the same held-out test samples.
 
     used: kept samples trained on. unlabelled, unknown: kept samples left out because they have no
-    label, or one that the model does not know.
+    label, or one that the model does not know. effective: with weights, as how many samples of
+    equal weight those trained on count (Kish); else ``used``.
     """
 
     classifier: Classifier
@@ -32,6 +37,7 @@ class Retrained:
     used: int
     unlabelled: int
     unknown: int
+    effective: float
 
     @property
     def better(self) -> bool:
@@ -46,6 +52,7 @@ def retrain(
     *,
     labels: Mapping[str, str] | None = None,
     from_scratch: bool = False,
+    weigh: Weigh = "equal",
     recipe: Recipe | None = None,
     progress: Progress | None = None,
 ) -> Retrained:
@@ -56,6 +63,10 @@ def retrain(
     store, else the class folder they came from, if the model knows it. Quarantined samples are
     never used. from_scratch: begin with new weights; else training goes on from the old ones,
     which is what the scores were about, at half of the learning rate. recipe overrides that.
+
+    weigh: "stream" weighs the loss of each kept sample by 1/propensity, so that together they
+    stand for the stream and not for what is hard in it (inverse-propensity weights; Horvitz and
+    Thompson, 1952). That is unbiased and noisy: audited samples count a hundredfold.
 
     Raises DataError, StoreError or ModelError for what cannot be used.
     """
@@ -71,14 +82,21 @@ def retrain(
             f"no labelled kept samples ({kept.unlabelled} without a label, {kept.unknown} with "
             "one that the model does not know); give --labels FILE.csv with columns id,label"
         )
+    if weigh == "stream" and not np.isfinite(kept.weights).all():
+        raise StoreError(
+            f"{int((~np.isfinite(kept.weights)).sum())} kept samples have no propensity, so they "
+            "stand for no known part of the stream; weigh them equally"
+        )
     initial, _ = classifier.parts(dataset)
     class_of = classifier.indices(dataset.classes, dataset.name)
+    weights = kept.weights if weigh == "stream" else np.ones(len(kept.y))
     new = classifier.trained(
         np.concatenate([initial.x, kept.x]),
         np.concatenate([class_of[initial.y], kept.y]),
         recipe or (classifier.info.recipe if from_scratch else onward(classifier.info.recipe)),
         fresh=from_scratch,
         progress=progress,
+        weights=np.concatenate([np.ones(len(initial)), weights]) if weigh == "stream" else None,
     )
     test_y = class_of[dataset.test.y]
     return Retrained(
@@ -89,6 +107,7 @@ def retrain(
         used=len(kept.y),
         unlabelled=kept.unlabelled,
         unknown=kept.unknown,
+        effective=float(weights.sum() ** 2 / (weights @ weights)),
     )
 
 
@@ -99,10 +118,14 @@ def onward(recipe: Recipe) -> Recipe:
 
 @dataclass(frozen=True)
 class Kept:
-    """Decoded kept samples x (n, …) with classes y (n,), and how many were left out."""
+    """Decoded kept samples x (n, …) with classes y (n,), and how many were left out.
+
+    weights: 1/propensity (n,), infinite where a sample was stored without one.
+    """
 
     x: Array
     y: Array
+    weights: Array
     unlabelled: int
     unknown: int
 
@@ -111,7 +134,7 @@ def collect(store: Store, classifier: Classifier, labels: Mapping[str, str]) -> 
     """The store's kept samples that have a label the model knows, in the order they came."""
     known = {name: i for i, name in enumerate(classifier.info.classes)}
     spec = classifier.info.input
-    xs, ys, unlabelled, unknown = [], [], 0, 0
+    xs, ys, weights, unlabelled, unknown = [], [], [], 0, 0
     for stored in store.samples(decision=Decision.KEEP):
         given = labels.get(stored.id, stored.label)
         folder = PurePosixPath(stored.source).parent.name
@@ -129,8 +152,9 @@ def collect(store: Store, classifier: Classifier, labels: Mapping[str, str]) -> 
                     f"({error}); was it kept by a gate for another input?"
                 ) from None
             ys.append(known[label])
+            weights.append(1 / stored.propensity if stored.propensity > 0 else np.inf)
     x = np.stack(xs) if xs else np.zeros((0, *spec.shape), spec.dtype)
-    return Kept(x, np.array(ys, np.int64), unlabelled, unknown)
+    return Kept(x, np.array(ys, np.int64), np.array(weights, float), unlabelled, unknown)
 
 
 class _Label(msgspec.Struct):

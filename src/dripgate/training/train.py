@@ -30,12 +30,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def train(
-    model: nn.Module, x: Tensor, y: Array, recipe: Recipe, progress: Progress | None = None
-) -> None:
+    model: nn.Module, x: Tensor, y: Array, recipe: Recipe, progress: Progress | None = None,
+    weights: Array | None = None,
+) -> None:  # fmt: skip
     """Train ``model`` in place on x (N, h, w, C), of the type the model takes, and y int (N,).
 
-    All of x is moved to the model's device. The model is left in eval mode. Deterministic for a
-    seed, a device, a number of threads and a torch.
+    weights: how much each sample's loss counts, (N,), relative to their mean. All of x is moved to
+    the model's device. The model is left in eval mode. Deterministic for a seed, a device, a number
+    of threads and a torch.
     """
     device = device_of(model)
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -51,10 +53,15 @@ def train(
         optimizer, recipe.lr, total_steps=total, pct_start=rise, cycle_momentum=False
     )
     x, targets = x.to(device), torch.from_numpy(np.asarray(y, np.int64)).to(device)
-    loss_of = nn.CrossEntropyLoss()
+    counts = None
+    if weights is not None:
+        counts = torch.from_numpy(weights / weights.mean()).float().to(device)
+    loss_of = nn.CrossEntropyLoss(reduction="mean" if counts is None else "none")
     for step, index in enumerate(_batches(len(targets), recipe, generator)):
         index = index.to(device)
         loss = loss_of(model(augment(x[index], recipe, generator)), targets[index])
+        if counts is not None:
+            loss = (loss * counts[index]).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
