@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy clean
+.PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy bench-price clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -55,5 +55,20 @@ bench-quick: $(READY) ## a part of it, two data sets, one seed: out/bench-quick
 bench-policy: $(READY) ## what the policy holds and costs: docs/results/policy.json (needs mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_policy.py
 
+# Peers live in an environment of their own that sees torch in .venv; grad-cam is installed without
+# what it asks for, since torchvision has no build for this torch. They cannot touch .venv.
+PEERS := .venv-peers
+$(PEERS)/.ready: $(READY)
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/python -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])' \
+	  > $$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dripgate.pth
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
+	  captum==0.9.0 torchcam==0.5.0 ttach==0.0.3 tqdm matplotlib opencv-python-headless
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps grad-cam==1.5.7
+	@touch $@
+
+bench-price: $(PEERS)/.ready ## what a decision costs, peers beside it: docs/results/price.json
+	PYTHONPATH=src OMP_NUM_THREADS=1 $(PEERS)/bin/python tools/bench_price.py
+
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv demo
+	rm -rf .venv .venv-peers demo

@@ -7,6 +7,7 @@ they are installed (the target does, in an environment of their own), and only i
 equal ours.
 """
 
+import gc
 import importlib.util
 import json
 import os
@@ -49,7 +50,7 @@ Way = Callable[[], object]
 def main() -> None:
     """Run the parts; the file is written after each net and batch."""
     torch.set_num_threads(1)
-    parts = {"ways": ways, "cold": cold, "int8": int8}
+    parts = {"ways": ways, "profile": profile, "cold": cold, "int8": int8}
     for name in os.environ.get("PARTS", " ".join(parts)).split():
         parts[name]()
     print(table(saved()))
@@ -387,9 +388,12 @@ def timed(found: dict[str, Way]) -> dict[str, dict[str, float]]:
     repeat = np.maximum(1, np.minimum(20, 2e-3 / once)).astype(int)
     rounds = int(min(MOST, max(FEWEST, seconds / (once * repeat).sum())))
     random, times = np.random.default_rng(0), np.zeros((rounds, len(names)))
+    gc.collect()
+    gc.disable()  # what the garbage of all the others costs is not the price of one way
     for row in times:
         for i in random.permutation(len(names)):
             row[i] = _clock(found[names[i]], int(repeat[i]))
+    gc.enable()
     ratios = times / times[:, :1]
     return {
         name: {
@@ -411,6 +415,33 @@ def _clock(way: Way, times: int) -> float:
     for _ in range(times):
         way()
     return (time.process_time() - started) / times
+
+
+# The profile ------------------------------------------------------------------------------------
+
+
+def profile() -> None:
+    """Median µs of each operator behind the logits at batch 1, by onnxruntime's profiler.
+
+    The profiler itself adds about 3 µs to each: read the differences.
+    """
+    for name in ("resnet8", "lenet", "dscnn"):
+        net = make(name)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.enable_profiling = 1, True
+        with TemporaryDirectory() as folder:
+            options.profile_file_prefix = str(Path(folder, "profile"))
+            session = onnxruntime.InferenceSession(net.gate.data, options)
+            feed = {"samples": noise(NETS[name][1], 1)}
+            for _ in range(200):
+                session.run(None, feed)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        spent: dict[str, list[int]] = {}
+        for event in events:
+            if event["name"].endswith("_kernel_time"):
+                label = f"{event['args']['op_name']} {event['name'].removesuffix('_kernel_time')}"
+                spent.setdefault(label, []).append(event["dur"])
+        save("profile", name, {label: median(times) for label, times in spent.items()})
 
 
 # Cold start -------------------------------------------------------------------------------------
@@ -533,7 +564,12 @@ def compared(gate: Gate, small: Gate, x: Array) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """The ratios as Markdown: a row per way, a column per net and batch."""
     columns = list(found.get("ways", {}))
-    names = list(dict.fromkeys(way for column in columns for way in found["ways"][column]))
+    order = [
+        "plain", "gate's own logits", "gate, verdict", "gate, brief", "gate, all outputs",
+        "Gate.decide", "torch forward", "torch hook", *PEERS,
+    ]  # fmt: skip
+    seen = {way for column in columns for way in found["ways"][column]}
+    names = [way for way in order if way in seen]
     lines = [
         "| way | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 1) + "|",

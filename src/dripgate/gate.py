@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 
-from dripgate import media
 from dripgate.errors import GateError, UnreadableError
 from dripgate.files import write_whole
 from dripgate.gate_info import INPUT_NAME, OUTPUT_NAMES, GateInfo, read_info
@@ -99,6 +98,8 @@ class Gate:
         """The array the graph takes. Raises UnreadableError where the payload is broken."""
         if sample.problem:
             raise UnreadableError(sample.problem)
+        from dripgate import media  # pillow: 7 MB, and not needed by who brings arrays
+
         return media.decode(sample.payload, self.info.input)
 
     def decide(self, sample: Sample | Array) -> Verdict:
