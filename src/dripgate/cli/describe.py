@@ -111,14 +111,11 @@ def _classes(policy: Account) -> list[str]:
     """What was kept of each class as it was predicted, and its true share of the stream."""
     found = policy.estimates
     mix = found.classes if found else [None] * len(policy.classes)
-    lines = [
-        "class           predicted      kept   share" + "  of the stream, by label" * bool(found)
-    ]
+    lines = ["class           predicted      kept   share" + "  by label" * bool(found)]
     for one, share in zip(policy.classes, mix, strict=True):
-        kept = (
-            f"  {one.name:<12} {one.seen:>10,} {one.kept:>9,} {one.kept / max(one.seen, 1):>7.1%}"
-        )
-        lines.append(f"{kept}  {_interval(share)}" if share else kept)
+        part = one.kept / max(one.seen, 1)
+        kept = f"  {one.name:<12} {one.seen:>10,} {one.kept:>9,} {part:>7.1%}"
+        lines.append(f"{kept}  {_interval(share)} of the stream" if share else kept)
     return lines
 
 
