@@ -112,7 +112,7 @@ def test_run_with_a_policy_and_what_inspect_says_of_it(dripgate, loop, tmp_path)
         "estimates ",
         "accuracy ",
         "kept by chance",
-        f"{policy['classes'][0]['kept']} of",
+        f" {policy['classes'][0]['kept']} ",
     ):
         assert words in out
 

@@ -158,7 +158,7 @@ def jittered(x: Array, rng: np.random.Generator) -> Array:
 # Classes ----------------------------------------------------------------------------------------
 
 
-def long_tail(seeds: int = 5, keep: float = 0.1) -> dict[str, Any]:
+def long_tail(seeds: int = 4, keep: float = 0.1) -> dict[str, Any]:
     """Classes from 5,000 samples down to 250; a balanced test; the same number of steps.
 
     Against a random choice of as many samples.

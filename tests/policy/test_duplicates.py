@@ -81,6 +81,18 @@ def test_another_nets_lengths_change_nothing():
     assert apart(some) == pytest.approx(apart(100 * some), rel=0.02)
 
 
+def test_repeats_do_not_call_for_the_floor(stream_of, info):
+    """A class of which all that comes is stored already has not dried up."""
+    rng = np.random.default_rng(8)
+    n = 3000
+    frames, scores = scenes(rng, n), np.full(n, 0.01)
+    frames[::2], scores[::2] = frames[0], 2.0
+    stream = stream_of(scores, np.zeros(n, int), embeddings=frames)
+    verdicts = stream.through(Policy(Rules(audit=0, floor=0.25, duplicates=0.05), info))
+    floor = sum(v.reason is Reason.FLOOR for v in verdicts)
+    assert 0.08 * n / 2 < floor < 0.13 * n / 2  # 0.25 · 0.4 of the samples that are no repeats
+
+
 def test_off_is_off(stream_of, info):
     frames = np.ones((100, 8))
     rules = Rules(audit=0, duplicates=0)

@@ -146,6 +146,19 @@ def test_quarantine_is_bounded_and_stays_out_of_training(stream_of, info):
     assert {v.reason for v in verdicts} == {Reason.QUALITY}
 
 
+def test_what_quarantine_has_no_room_for_is_audited(stream_of, info):
+    n = 3000
+    policy = Policy(Rules(quarantine=0.01, audit=0.1), info)
+    verdicts = stream_of(np.ones(n), alien=set(range(n))).through(policy)
+    by_chance = [v for v in verdicts if v.reason is Reason.AUDIT]
+    assert 200 < len(by_chance) < 400
+    assert {v.decision for v in by_chance} == {Decision.QUARANTINE}
+    assert {v.propensity for v in verdicts if v.reason is Reason.AUDIT} == {0.1}
+    assert {v.propensity for v in verdicts if not v.stored} == {0.1}
+    certain = sum(v.propensity == 1 for v in verdicts)
+    assert (policy.stream.certain, policy.stream.chance) == (certain, n - certain)
+
+
 def test_no_class_dries_up(stream_of, info):
     rng = np.random.default_rng(5)
     n = 12_000

@@ -57,7 +57,7 @@ def described(result: Result, out: Path) -> list[str]:
         f"  steps          {result.steps} onward from the first model, the same for every row",
         f"  time           {spent}",
         "",
-        *describe.estimates(result.account)[:3],
+        *describe.estimates(result.account),
         "",
         f"Look at {result.report}. The phases by hand:",
         f"  dripgate fit {out}/labelled.zip --model {out}/model.safetensors --out gate.onnx",

@@ -79,10 +79,8 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
 
 def account(policy: Account) -> list[str]:
     """What a policy did with the stream and what it knows about it, in lines for people."""
-    shares = (f"{c.name} {c.kept:,} of {c.seen:,} ({c.kept / max(c.seen, 1):.1%})" for c in
-              policy.classes)  # fmt: skip
     lines = ["policy       all runs into this store:", *_reasons(policy.reasons)]
-    lines.append("kept         " + ", ".join(shares))
+    lines += [*_classes(policy), *estimates(policy)]
     if policy.outside:
         share = percent(policy.outside / max(sum(c.seen for c in policy.classes), 1))
         lines.append(
@@ -92,7 +90,6 @@ def account(policy: Account) -> list[str]:
     if policy.strange:
         named = ", ".join(f"{label} {count:,}" for label, count in policy.strange.items())
         lines.append(f"NEW CLASS    {named}: labels of which the gate has no class")
-    lines += estimates(policy)
     lines += [_alarm(alarm) for alarm in policy.alarms]
     return lines
 
@@ -101,15 +98,25 @@ def estimates(policy: Account) -> list[str]:
     """What the audit says of the stream, in lines for people."""
     if (found := policy.estimates) is None:
         return [f"estimates    none: {policy.why}"]
-    mix = zip(policy.classes, found.classes, strict=True)
     return [
         f"estimates    from {found.labelled:,} labelled samples, {found.by_chance:,} of them "
         f"kept by chance, for {percent(found.covered)} of the stream (95 %):",
         f"  accuracy   {_interval(found.accuracy)} of the deployed model",
         f"  dropped    {_interval(found.dropped_accuracy)} of it was right already; "
         f"{_interval(found.dropped_mistakes)} of all mistakes were in it",
-        "  classes    " + ", ".join(f"{c.name} {_interval(share)}" for c, share in mix),
     ]
+
+
+def _classes(policy: Account) -> list[str]:
+    """What was kept of each class as it was predicted, and its true share of the stream."""
+    found = policy.estimates
+    mix = found.classes if found else [None] * len(policy.classes)
+    lines = ["class           predicted      kept   share" + "  by label" * bool(found)]
+    for one, share in zip(policy.classes, mix, strict=True):
+        part = one.kept / max(one.seen, 1)
+        kept = f"  {one.name:<12} {one.seen:>10,} {one.kept:>9,} {part:>7.1%}"
+        lines.append(f"{kept}  {_interval(share)} of the stream" if share else kept)
+    return lines
 
 
 def _reasons(reasons: Mapping[str, int]) -> list[str]:

@@ -70,7 +70,8 @@ class Bucket(msgspec.Struct, forbid_unknown_fields=True):
 
     def share(self, pace: Pace) -> float:
         """The share of the stream that can be paid for at this pace; may be above 1."""
-        self._fill(pace.clock)
+        if pace.clock != self.filled or not self.spent:
+            self._fill(pace.clock)
         amount, period = self.allowance.amount, self.allowance.period
         cost = pace.bytes if self.allowance.bytes else pace.samples
         if not cost:
@@ -83,7 +84,8 @@ class Bucket(msgspec.Struct, forbid_unknown_fields=True):
 
     def affords(self, sample: Sample, pace: Pace) -> bool:
         """Whether the sample can be stored without exceeding the allowance."""
-        self._fill(pace.clock)
+        if pace.clock != self.filled or not self.spent:
+            self._fill(pace.clock)
         cost = self._cost(sample)
         amount = self.allowance.amount
         if cost > self.tokens or self.total + cost > amount:
@@ -102,8 +104,6 @@ class Bucket(msgspec.Struct, forbid_unknown_fields=True):
         return len(sample.payload) if self.allowance.bytes else 1
 
     def _fill(self, clock: float | None) -> None:
-        if clock == self.filled and self.spent:
-            return
         amount, period = self.allowance.amount, self.allowance.period
         if not self.spent:
             self.spent, self.tokens = [0] * (SLOTS + 1), (AHEAD + _RESERVE) * amount
@@ -140,7 +140,11 @@ class Purse(msgspec.Struct, forbid_unknown_fields=True):
 
     def share(self, pace: Pace) -> float:
         """The share of the stream that all of them can pay for; 1 without a budget."""
-        return min([1.0, *[bucket.share(pace) for bucket in self.buckets]]) if self.buckets else 1.0
+        least = 1.0
+        for bucket in self.buckets:
+            if (share := bucket.share(pace)) < least:
+                least = share
+        return least
 
     def affords(self, sample: Sample, pace: Pace) -> bool:
         """Whether all of them allow the sample."""

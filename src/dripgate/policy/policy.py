@@ -162,7 +162,8 @@ class Policy:
             self._recent.add(*point)
         self._ranks.add(given.score)
         state.share.note(wanted, kept)
-        state.floors.note(given.predicted, floor, kept)
+        if kept or same is None:  # a class whose scenes are stored does not dry up by repeats
+            state.floors.note(given.predicted, floor, kept)
         decision = Decision.KEEP if kept else Decision.DROP
         return _verdict(given, decision, reason, chance + (1 - chance) * rate)
 
