@@ -8,7 +8,7 @@ import click
 from dripgate import __version__
 from dripgate.errors import DripgateError, UserError
 
-_COMMANDS = ("demo", "train", "fit", "run", "retrain", "export", "inspect")
+_COMMANDS = ("demo", "train", "fit", "run", "retrain", "export", "inspect", "purge")
 
 
 class _Lazy(click.Group):
