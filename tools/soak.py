@@ -8,6 +8,7 @@ limited, so most of the way samples are evicted. Rows go to docs/results/reliabi
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -38,11 +39,11 @@ def main() -> None:
         problems = store.check()
         kept, counters = len(store), store.counters
     found = {
-        "samples": summary.seen, "kept": summary.kept, "left": kept, "problems": problems,
+        "samples": summary.seen, "stored": summary.stored, "left": kept, "problems": problems,
         "evicted": sum(n for name, n in counters.items() if "evicted" in name),
         "seconds": round(time.perf_counter() - started), "rows": rows,
     }  # fmt: skip
-    if count >= 1_000_000:
+    if count >= 1_000_000:  # what a SIGTERM ended early is written too: see its number of samples
         old = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
         text = json.dumps(old | {"soak": found}, indent=1, sort_keys=True)
         OUT.write_text(text + "\n", encoding="utf-8")
@@ -54,8 +55,12 @@ def samples(gate: Gate, count: int, store: Store, rows: list[dict[str, Any]]) ->
     assert isinstance(gate.info.input, ImageInput)  # noqa: S101 - a tool, told so above
     height, width = gate.info.input.height, gate.info.input.width
     rng, header = np.random.default_rng(0), b"P5 %d %d 255\n" % (width, height)
-    step, clock = max(count // 20, 1), time.process_time()
+    step, clock = max(count // 40, 1), time.process_time()
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     for n in range(count):
+        if stopped:
+            return
         if n % step == 0:
             now = time.process_time()
             if n:
@@ -64,6 +69,7 @@ def samples(gate: Gate, count: int, store: Store, rows: list[dict[str, Any]]) ->
                     "samples": n, "resident": resident(), "files": files,
                     "store": store.disk_bytes, "cpu_us": round(1e6 * (now - clock) / step, 1),
                 })  # fmt: skip
+                print(rows[-1], file=sys.stderr, flush=True)
             clock = now
         yield Sample(header + rng.bytes(height * width), f"{n % 1000}.pgm", float(n))
 
