@@ -8,7 +8,9 @@ import click
 from dripgate import __version__
 from dripgate.errors import DripgateError, UserError
 
-_COMMANDS = ("demo", "train", "fit", "run", "retrain", "export", "inspect", "bench")
+_COMMANDS = (
+    "demo", "train", "fit", "run", "retrain", "export", "inspect", "purge", "bench",
+)  # fmt: skip
 
 
 class _Lazy(click.Group):

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from dripgate.errors import StoreError
 from dripgate.store.records import Outcome, StoredSample, Summary, stored_sample
 from dripgate.store.schema import COLUMNS, snapshot, sqlite_errors
 from dripgate.types import Decision
@@ -19,6 +20,20 @@ SELECT key, {COLUMNS} FROM samples JOIN payloads USING (key)
 WHERE key > :after AND (:decision IS NULL OR decision = :decision)
   AND (:labelled IS NULL OR (label IS NOT NULL) = :labelled)
 ORDER BY key"""  # noqa: S608 - our own constant
+_PENDING = f"""
+SELECT key, {COLUMNS} FROM samples INDEXED BY samples_pending JOIN payloads USING (key)
+WHERE uploaded = 0 AND key > :after
+ORDER BY key"""  # noqa: S608 - our own constant
+_STRAYS = """
+SELECT 'samples without a payload', count(*) FROM samples WHERE key NOT IN
+  (SELECT key FROM payloads)
+UNION ALL SELECT 'payloads without a sample', count(*) FROM payloads WHERE key NOT IN
+  (SELECT key FROM samples)
+UNION ALL SELECT 'bytes that the shares are wrong by', abs(sum(
+  CASE name WHEN 'audited' THEN value ELSE 0 END) - (SELECT coalesce(sum(footprint), 0)
+  FROM samples WHERE pool = 'audit')) + abs(sum(
+  CASE name WHEN 'quarantined' THEN value ELSE 0 END) - (SELECT coalesce(sum(footprint), 0)
+  FROM samples WHERE pool = 'quarantine')) FROM settings"""
 _GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
 _OUTCOMES = """
 SELECT source, decision, reason, predicted, propensity, label FROM samples ORDER BY key"""
@@ -79,9 +94,22 @@ class Reader:
         put meanwhile comes at the end; what is evicted meanwhile may still be met.
         """
         wanted = {"decision": decision and decision.value, "labelled": labelled, "after": 0}
-        while rows := self._part(wanted):
+        while rows := self._part(_NEXT, wanted):
             yield from (stored_sample(row[1:]) for row in rows)
             wanted["after"] = rows[-1][0]
+
+    def pending(self, limit: int, *, after: str | None = None) -> list[StoredSample]:
+        """The oldest samples that are not uploaded yet, at most ``limit``, oldest first.
+
+        Fewer where they are large: about a megabyte together, but at least one. after: only those
+        that were stored later than the sample with this id, such as the last one on its way; an
+        id that is not in the store is as None.
+        """
+        if limit < 1:
+            return []
+        found = self._query("SELECT key FROM samples WHERE id = ?", (digest(after or ""),))
+        rows = self._part(_PENDING, {"after": found[0][0] if found else 0}, limit)
+        return [stored_sample(row[1:]) for row in rows]
 
     def outcomes(self) -> list[Outcome]:
         """What was decided about each sample, and its label, without the payloads."""
@@ -120,34 +148,45 @@ class Reader:
     def check(self) -> list[str]:
         """What is wrong with the file, one line each; empty is sound.
 
-        Reads everything: SQLite's own check of its structure, and each payload against its id.
+        Reads everything: SQLite's own check of its structure, each payload against its id, and
+        what is remembered about sizes against the samples.
         """
-        problems = [row for (row,) in self._query("PRAGMA integrity_check") if row != "ok"]
-        if problems:
-            return problems
-        return [
-            f"sample {stored.id}: its payload has another hash"
-            for stored in self
-            if hashlib.sha256(stored.payload).hexdigest() != stored.id
-        ]
+        try:
+            problems = [row for (row,) in self._query("PRAGMA integrity_check") if row != "ok"]
+            return problems or [*self._strays(), *self._changed()]
+        except StoreError as error:  # too damaged to be read to the end
+            return [str(error)]
 
-    def _part(self, wanted: dict[str, Any]) -> list[tuple[Any, ...]]:
+    def _changed(self) -> Iterator[str]:
+        for stored in self:
+            if hashlib.sha256(stored.payload).hexdigest() != stored.id:
+                yield f"sample {stored.id}: its payload has another hash"
+
+    def _strays(self) -> Iterator[str]:
+        for what, count in self._query(_STRAYS):
+            if count:
+                yield f"{what}: {count:,}"
+
+    def _part(
+        self, sql: str, wanted: dict[str, Any], most: int = _PART_ROWS
+    ) -> list[tuple[Any, ...]]:
         rows, size = [], 0
         with (
             sqlite_errors(self.path),
             snapshot(self._db),
-            closing(self._db.execute(_NEXT, wanted)) as cursor,
+            closing(self._db.execute(sql, wanted)) as cursor,
         ):
             for row in cursor:
                 rows.append(row)
                 size += len(row[-1])
-                if len(rows) == _PART_ROWS or size > _PART_BYTES:
+                if len(rows) == most or size > _PART_BYTES:
                     break
         return rows
 
     def _summary(self) -> Summary:
-        samples, labelled, payload = self._query(
-            "SELECT count(*), count(label), coalesce(sum(bytes), 0) FROM samples"
+        samples, labelled, uploaded, payload = self._query(
+            "SELECT count(*), count(label), coalesce(sum(uploaded), 0), coalesce(sum(bytes), 0)"
+            " FROM samples"
         )[0]
         return Summary(
             samples=samples,
@@ -155,6 +194,7 @@ class Reader:
             reasons=self._counts("reason"),
             predicted=self._counts("predicted"),
             labelled=labelled,
+            uploaded=uploaded,
             payload_bytes=payload,
             disk_bytes=self.disk_bytes,
             limit=self.limit,
