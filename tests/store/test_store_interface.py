@@ -225,7 +225,9 @@ def _edited(statement):
         (_other_database, "another SQLite database"),
         (lambda path: path.mkdir(), "is a folder"),
         (os.mkfifo, "not a regular file"),
-        (_edited("PRAGMA user_version = 2"), "schema version 2, this dripgate reads 1; update"),
+        (_edited("PRAGMA user_version = 9"), "schema version 9, this dripgate reads 3; update"),
+        (_edited("PRAGMA user_version = 0"), "schema version 0, this dripgate reads 3; update"),
+        (_edited("PRAGMA user_version = 2"), "other tables"),
         (
             _edited("CREATE TRIGGER t AFTER INSERT ON samples BEGIN DELETE FROM meta; END"),
             "other tables",

@@ -267,13 +267,15 @@ def test_a_full_disk_is_an_error_and_loses_nothing(small_disk, sample, verdict):
 # The plan, without a database -------------------------------------------------------------------
 
 values = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 2.0, math.inf])
-people = st.lists(st.tuples(values, st.integers(1, 50)), max_size=12)
+sizes = st.integers(1, 50)
+people = st.lists(st.tuples(values, sizes), max_size=12)
+stored_people = st.lists(st.tuples(st.booleans(), values, sizes), max_size=12)
 
 
-@given(newcomers=people, stored=people, room=st.integers(-20, 200))
+@given(newcomers=people, stored=stored_people, room=st.integers(-20, 200))
 def test_the_plan_frees_enough_and_no_more(newcomers, stored, room):
-    asking = [Victim(100 + n, "keep", *one) for n, one in enumerate(newcomers)]
-    there = [Victim(n, "keep", *one) for n, one in enumerate(sorted(stored))]
+    asking = [Victim(100 + n, "keep", False, *one) for n, one in enumerate(newcomers)]
+    there = sorted((Victim(n, "keep", *one) for n, one in enumerate(stored)), key=lambda v: v.rank)
     admitted, evicted = plan(asking, there, room)
     need = sum(one.footprint for one in admitted)
     freed = sum(one.footprint for one in evicted)
@@ -282,15 +284,15 @@ def test_the_plan_frees_enough_and_no_more(newcomers, stored, room):
     assert need <= room + freed or not admitted
     if evicted:
         assert need > room + freed - evicted[-1].footprint
-        assert evicted[-1].value < max(one.value for one in asking)
+        assert evicted[-1].rank < max(one.rank for one in asking)
     if need + max((one.footprint for one in asking), default=0) <= room:
         assert len(admitted) == len(asking)
 
 
 def test_a_large_newcomer_that_must_go_costs_nobody_a_place():
-    small = [Victim(n, "keep", 1.0, 10) for n in range(5)]
-    best = Victim(9, "keep", 9.0, 10)
-    assert plan([Victim(100, "keep", 5.0, 60)], [*small, best], 0) == ([], [])
+    small = [Victim(n, "keep", False, 1.0, 10) for n in range(5)]
+    best = Victim(9, "keep", False, 9.0, 10)
+    assert plan([Victim(100, "keep", False, 5.0, 60)], [*small, best], 0) == ([], [])
 
 
 def test_limits_hold_for_paths_through_a_link(folder, sample, verdict):

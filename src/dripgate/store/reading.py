@@ -19,6 +19,10 @@ SELECT key, {COLUMNS} FROM samples JOIN payloads USING (key)
 WHERE key > :after AND (:decision IS NULL OR decision = :decision)
   AND (:labelled IS NULL OR (label IS NOT NULL) = :labelled)
 ORDER BY key"""  # noqa: S608 - our own constant
+_PENDING = f"""
+SELECT key, {COLUMNS} FROM samples INDEXED BY samples_pending JOIN payloads USING (key)
+WHERE uploaded = 0 AND key > :after
+ORDER BY key"""  # noqa: S608 - our own constant
 _GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
 _OUTCOMES = """
 SELECT source, decision, reason, predicted, propensity, label FROM samples ORDER BY key"""
@@ -79,9 +83,22 @@ class Reader:
         put meanwhile comes at the end; what is evicted meanwhile may still be met.
         """
         wanted = {"decision": decision and decision.value, "labelled": labelled, "after": 0}
-        while rows := self._part(wanted):
+        while rows := self._part(_NEXT, wanted):
             yield from (stored_sample(row[1:]) for row in rows)
             wanted["after"] = rows[-1][0]
+
+    def pending(self, limit: int, *, after: str | None = None) -> list[StoredSample]:
+        """The oldest samples that are not uploaded yet, at most ``limit``, oldest first.
+
+        Fewer where they are large: about a megabyte together, but at least one. after: only those
+        that were stored later than the sample with this id, such as the last one on its way; an
+        id that is not in the store is as None.
+        """
+        if limit < 1:
+            return []
+        found = self._query("SELECT key FROM samples WHERE id = ?", (digest(after or ""),))
+        rows = self._part(_PENDING, {"after": found[0][0] if found else 0}, limit)
+        return [stored_sample(row[1:]) for row in rows]
 
     def outcomes(self) -> list[Outcome]:
         """What was decided about each sample, and its label, without the payloads."""
@@ -131,23 +148,26 @@ class Reader:
             if hashlib.sha256(stored.payload).hexdigest() != stored.id
         ]
 
-    def _part(self, wanted: dict[str, Any]) -> list[tuple[Any, ...]]:
+    def _part(
+        self, sql: str, wanted: dict[str, Any], most: int = _PART_ROWS
+    ) -> list[tuple[Any, ...]]:
         rows, size = [], 0
         with (
             sqlite_errors(self.path),
             snapshot(self._db),
-            closing(self._db.execute(_NEXT, wanted)) as cursor,
+            closing(self._db.execute(sql, wanted)) as cursor,
         ):
             for row in cursor:
                 rows.append(row)
                 size += len(row[-1])
-                if len(rows) == _PART_ROWS or size > _PART_BYTES:
+                if len(rows) == most or size > _PART_BYTES:
                     break
         return rows
 
     def _summary(self) -> Summary:
-        samples, labelled, payload = self._query(
-            "SELECT count(*), count(label), coalesce(sum(bytes), 0) FROM samples"
+        samples, labelled, uploaded, payload = self._query(
+            "SELECT count(*), count(label), coalesce(sum(uploaded), 0), coalesce(sum(bytes), 0)"
+            " FROM samples"
         )[0]
         return Summary(
             samples=samples,
@@ -155,6 +175,7 @@ class Reader:
             reasons=self._counts("reason"),
             predicted=self._counts("predicted"),
             labelled=labelled,
+            uploaded=uploaded,
             payload_bytes=payload,
             disk_bytes=self.disk_bytes,
             limit=self.limit,

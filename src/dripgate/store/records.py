@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dripgate.errors import StoreError
-from dripgate.store.space import footprint
+from dripgate.store.space import Pool, Rank, footprint
 from dripgate.types import Decision, Reason, Sample, Verdict
 
 #: Longest texts kept, in characters: the end of a source (4096 is Linux' longest path), the
@@ -31,7 +31,7 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
 
     id: SHA-256 of the payload, 64 hex digits. time: seconds since the epoch. score, quality and
     propensity are NaN where they were NaN. predicted is a class index, -1 where there is none.
-    label: None until the sample is labelled.
+    label: None until the sample is labelled. uploaded: whether ``mark_uploaded`` was told so.
     """
 
     id: str
@@ -46,6 +46,7 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
     propensity: float
     detail: str
     label: str | None
+    uploaded: bool
 
     @property
     def sample(self) -> Sample:
@@ -79,6 +80,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]
     predicted: dict[int, int]
     labelled: int
+    uploaded: int
     payload_bytes: int
     disk_bytes: int
     limit: int | None
@@ -102,10 +104,15 @@ class Candidate(NamedTuple):
 
     position: int
     id: str
-    decision: Decision
-    value: float
+    pool: Pool
+    worth: float | bytes
     footprint: int
     row: dict[str, Any]
+
+    @property
+    def rank(self) -> Rank:
+        """As a victim's: it is nowhere else yet."""
+        return True, self.worth
 
 
 def clean(text: str) -> str:
@@ -132,7 +139,10 @@ def value_of(score: float) -> float:
 
 
 def candidate(position: int, sample: Sample, verdict: Verdict, label: str | None) -> Candidate:
-    """The row of a sample. NaN becomes NULL, as always in SQLite."""
+    """The row of a sample. NaN becomes NULL, as always in SQLite.
+
+    Pool and worth are as the generated columns have them.
+    """
     source = clean(sample.source)[-LONGEST_SOURCE:]
     detail = clean(verdict.detail)[:LONGEST_DETAIL]
     score = float(verdict.score)
@@ -155,13 +165,15 @@ def candidate(position: int, sample: Sample, verdict: Verdict, label: str | None
         "footprint": size,
         "payload": sample.payload,
     }
-    return Candidate(position, sample.id, verdict.decision, value, size, row)
+    if verdict.propensity < 1:
+        return Candidate(position, sample.id, Pool.AUDIT, bytes.fromhex(sample.id), size, row)
+    return Candidate(position, sample.id, Pool(verdict.decision.value), value, size, row)
 
 
 def stored_sample(row: tuple[Any, ...]) -> StoredSample:
     """From the columns of ``schema.COLUMNS``, in their order."""
     id_, source, time, decision, reason, score, quality, predicted, propensity, detail = row[:10]
-    label, payload = row[10:]
+    label, uploaded, payload = row[10:]
     return StoredSample(
         id=id_.hex(),
         payload=payload,
@@ -175,6 +187,7 @@ def stored_sample(row: tuple[Any, ...]) -> StoredSample:
         propensity=_real(propensity),
         detail=detail,
         label=label,
+        uploaded=bool(uploaded),
     )
 
 

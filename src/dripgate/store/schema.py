@@ -14,13 +14,15 @@ from dripgate.errors import StoreError
 from dripgate.store.space import PAGE
 
 APPLICATION_ID = 0x44524950  # "DRIP"
-VERSION = 1
+VERSION = 3
 _INCREMENTAL = 2  # of PRAGMA auto_vacuum
 #: Seconds to wait for readers in the middle of a read, or for a writer in the middle of a commit.
 PATIENCE = 30.0
 _TURN = 0.0002
 
-TABLES = (
+#: The first schema, as it was. What came later is in _STEPS: a new store and one that was brought
+#: up to date are the same to the letter.
+_FIRST = (
     """CREATE TABLE samples (
   key INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of insertion, never used twice
   id BLOB NOT NULL UNIQUE,                -- SHA-256 of the payload
@@ -44,10 +46,33 @@ TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
 )
+#: From version 1 to 2, and so on, a transaction each. None rewrites rows: the journal stays small.
+#: An audit sample is one that chance kept. Of those a random one goes first, so that the rest
+#: remains an audit: ids are hashes, their order is chance.
+_STEPS = (
+    (
+        "ALTER TABLE samples ADD COLUMN uploaded INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE samples ADD COLUMN pool TEXT AS"
+        " (CASE WHEN propensity < 1 THEN 'audit' ELSE decision END)",
+        "ALTER TABLE samples ADD COLUMN worth ANY AS"
+        " (CASE WHEN propensity < 1 THEN id ELSE value END)",
+        "DROP INDEX samples_by_value",
+        "INSERT OR REPLACE INTO settings SELECT 'quarantined', coalesce(sum(footprint), 0)"
+        " FROM samples WHERE pool = 'quarantine'",
+        "INSERT OR REPLACE INTO settings SELECT 'audited', coalesce(sum(footprint), 0)"
+        " FROM samples WHERE pool = 'audit'",
+    ),
+    (
+        "CREATE INDEX samples_by_worth ON samples (pool, uploaded DESC, worth)",
+        "CREATE INDEX samples_pending ON samples (key) WHERE uploaded = 0",
+    ),
+)
 COLUMNS = (
     "id, source, time, decision, reason, score, quality, predicted, propensity, detail, label,"
-    " payload"
+    " uploaded, payload"
 )
+#: Bytes that a step may need for each sample: the entries of new indexes.
+STEP_BYTES = 128
 
 _CAUSES = {
     sqlite3.SQLITE_BUSY: "is in use by another process that does not let go; close it, then retry",
@@ -126,7 +151,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         db.execute("PRAGMA temp_store = MEMORY")  # no file but those that the limit covers
         with snapshot(db):
             if not (create and is_empty(db)):
-                _check_schema(db, path)
+                _check_schema(db, path, oldest=1 if create else VERSION)
     except BaseException:
         db.close()
         raise
@@ -155,9 +180,17 @@ def configure(db: sqlite3.Connection) -> None:
 def create_tables(db: sqlite3.Connection) -> None:
     """Make an empty file a store; inside the caller's transaction."""
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {VERSION}")
-    for statement in TABLES:
+    for statement in _FIRST:
         db.execute(statement)
+    for version in range(1, VERSION):
+        step(db, version)
+
+
+def step(db: sqlite3.Connection, version: int) -> None:
+    """Bring the tables from a version to the next; inside the caller's transaction."""
+    for statement in _STEPS[version - 1]:
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {version + 1}")
 
 
 def pragma(db: sqlite3.Connection, name: str) -> int:
@@ -198,23 +231,32 @@ def _check_path(path: Path, create: bool) -> None:
         raise StoreError(f"{path} does not exist; give the path of a store")
 
 
-def _check_schema(db: sqlite3.Connection, path: Path) -> None:
+def _check_schema(db: sqlite3.Connection, path: Path, oldest: int) -> None:
     if pragma(db, "application_id") != APPLICATION_ID:
         found = "an empty file" if is_empty(db) else "another SQLite database"
         raise StoreError(f"{path} is not a dripgate store but {found}; give another path")
     version = pragma(db, "user_version")
-    if version != VERSION:
-        remedy = "update dripgate" if version > VERSION else "make a new store"
+    if not oldest <= version <= VERSION:
+        remedy = "update dripgate"
+        if 1 <= version < VERSION:
+            remedy = f"'dripgate purge {path}' deletes nothing and brings it up to date"
         raise StoreError(
             f"{path} has schema version {version}, this dripgate reads {VERSION}; {remedy}"
         )
+    if _schema(db) != _expected(version) or _layout(db) != (PAGE, _INCREMENTAL):
+        raise StoreError(
+            f"{path} has other tables than a store of schema version {version}: something "
+            f"else changed it; give another path"
+        )
+
+
+def _expected(version: int) -> list[tuple[str, ...]]:
     with closing(sqlite3.connect(":memory:")) as model:
-        create_tables(model)
-        if _schema(db) != _schema(model) or _layout(db) != (PAGE, _INCREMENTAL):
-            raise StoreError(
-                f"{path} has other tables than a store of schema version {VERSION}: something "
-                f"else changed it; give another path"
-            )
+        for statement in _FIRST:
+            model.execute(statement)
+        for older in range(1, version):
+            step(model, older)
+        return _schema(model)
 
 
 def _layout(db: sqlite3.Connection) -> tuple[int, int]:

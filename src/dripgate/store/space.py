@@ -7,7 +7,8 @@ its journal can leave its part.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 PAGE = 4096
 #: Smallest limit: the journal's part, the empty database, and room for a few samples.
@@ -16,8 +17,9 @@ SMALLEST = 512_000
 SLACK = 16
 #: Pages that must be free before a label or a counter is written.
 SPARE = 8
-#: Part of the limit where quarantined samples live.
+#: Part of the limit where quarantined samples live, and part that audit samples are sure of.
 QUARANTINE_SHARE = 0.1
+AUDIT_SHARE = 0.1
 
 _OVERFLOW = PAGE - 4  # payload bytes of an overflow page
 _LEAF = PAGE - 12  # bytes of a leaf page for cells
@@ -32,11 +34,11 @@ def journal_bound(limit: int) -> int:
 def row_journal_bound(limit: int) -> int:
     """Largest journal of one row, in bytes.
 
-    Writing or deleting a row changes at most some leaves, their siblings and parents in four
+    Writing or deleting a row changes at most some leaves, their siblings and parents in five
     B-trees. Payload pages come from the free list without being journaled, but its trunks (one
     in 1016 pages) and the pointer maps (one in 820) are: 1/452 of the limit at worst.
     """
-    return 40 * (PAGE + 8) + limit // 400
+    return 48 * (PAGE + 8) + limit // 400
 
 
 def max_pages(limit: int) -> int:
@@ -60,23 +62,41 @@ def footprint(payload: int, text: int) -> int:
     return body + body // 256 + _ROW + 2 * text
 
 
+class Pool(StrEnum):
+    """Samples that compete for the same room."""
+
+    QUARANTINE = "quarantine"
+    AUDIT = "audit"  # kept by chance: propensity below 1
+    KEEP = "keep"
+
+
+#: What eviction orders by: whether the sample is only here, then its worth within its pool.
+Rank = tuple[bool, Any]
+
+
 class Victim(NamedTuple):
     """A stored sample that may have to go."""
 
     key: int
-    decision: str
-    value: float
+    pool: str
+    uploaded: int
+    worth: float | bytes
     footprint: int
 
-
-class _Valued(Protocol):
     @property
-    def value(self) -> float: ...
+    def rank(self) -> Rank:
+        """The lowest goes first."""
+        return not self.uploaded, self.worth
+
+
+class _Ranked(Protocol):
+    @property
+    def rank(self) -> Rank: ...
     @property
     def footprint(self) -> int: ...
 
 
-T = TypeVar("T", bound=_Valued)
+T = TypeVar("T", bound=_Ranked)
 
 
 def plan(
@@ -84,17 +104,17 @@ def plan(
 ) -> tuple[list[T], list[Victim]]:
     """Who is admitted and who is evicted, so that the most valuable of both remain.
 
-    newcomers in any order; victims by rising value, read only as far as needed; room in bytes.
-    A sample is worth its value, whatever its size. Of equals the one that is there already
+    newcomers in any order; victims by rising rank, read only as far as needed; room in bytes.
+    A sample is worth its rank, whatever its size. Of equals the one that is there already
     stays: nothing is rewritten without a gain.
     """
-    queue = deque(sorted(newcomers, key=lambda one: one.value))
+    queue = deque(sorted(newcomers, key=lambda one: one.rank))
     waiting = iter(victims)
     victim = next(waiting, None)
     evicted: list[Victim] = []
     deficit = sum(one.footprint for one in queue) - room
     while deficit > 0 and queue:
-        if victim is None or queue[0].value <= victim.value:
+        if victim is None or queue[0].rank <= victim.rank:
             deficit -= queue.popleft().footprint
         else:
             deficit -= victim.footprint

@@ -6,26 +6,36 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
 from dripgate.store.reading import digest
 from dripgate.store.records import Put, clean, clean_label
 from dripgate.store.size import format_size, parse_size
-from dripgate.store.space import PAGE, SPARE
+from dripgate.store.space import PAGE, SPARE, Pool
 from dripgate.store.writing import ADD, NOTE, Writer
 from dripgate.types import Sample, Verdict
 
 _SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
+_DEFAULTS: dict[str, Any] = {
+    "limit": None,
+    "quarantine_share": space.QUARANTINE_SHARE,
+    "audit_share": space.AUDIT_SHARE,
+    "quarantined": 0,
+    "audited": 0,
+}
 
 
 class Store(Writer):
     """The bounded, crash-safe database of kept samples.
 
-    path: the file; made where there is none. limit: bytes, or text such as "500MB", that all its
-    files together never exceed; remembered in the file, as is quarantine_share, the part of the
-    limit (0 … 1) where quarantined samples live. A limit below what is there evicts the least
-    valuable. read_only: beside a writer, or where nothing may change.
+    path: the file; made where there is none, and brought up to date where an older dripgate made
+    it. limit: bytes, or text such as "500MB", that all its files together never exceed;
+    remembered in the file, as are quarantine_share, the part of the limit (0 … 1) where
+    quarantined samples live, and audit_share, the part that audit samples are sure of. A limit
+    below what is there evicts the least valuable. read_only: beside a writer, or where nothing
+    may change.
 
     Raises:
         StoreError: the file is not a store, has a writer already, or the limit is impossible.
@@ -37,12 +47,14 @@ class Store(Writer):
         limit: int | str | None = None,
         *,
         quarantine_share: float | None = None,
+        audit_share: float | None = None,
         read_only: bool = False,
     ) -> None:
         self.path = Path(path).resolve()  # as SQLite does before it names the journal
         self.read_only = read_only
         self._limit = None  # until _prepare has read it
-        wanted = _settings(self.path, limit, quarantine_share)
+        shares = {"quarantine_share": quarantine_share, "audit_share": audit_share}
+        wanted = _settings(self.path, limit, shares)
         with schema.sqlite_errors(self.path), ExitStack() as stack:
             self._db = schema.connect(self.path, create=not read_only)
             stack.callback(self._db.close)
@@ -92,8 +104,8 @@ class Store(Writer):
         if notes:
             self._make_spare(room)
         while True:
-            admitted = self._admit(waiting)
-            added["refused"] += len(waiting) - len(admitted)
+            admitted, refused = self._admit(waiting)
+            added += refused
             # What rows need together is an estimate; stop in time, and look again.
             largest = max((one.footprint for one in admitted), default=0)
             spare = room + largest // PAGE
@@ -134,6 +146,26 @@ class Store(Writer):
             waiting = waiting[self._write(update, waiting, spare=SPARE // 2) :]
         return labelled
 
+    def mark_uploaded(self, ids: Iterable[str]) -> int:
+        """Note that the receiving end has these samples; returns how many of them are here.
+
+        They are no longer ``pending``, and go first where room is needed. Ids that are not in the
+        store are left out: they may have been evicted meanwhile.
+        """
+        waiting = [digest(id) for id in ids]
+        marked = 0
+
+        def update(id: bytes | None) -> None:
+            nonlocal marked
+            marked += self._db.execute(
+                "UPDATE samples SET uploaded = 1 WHERE id = ?", (id,)
+            ).rowcount
+
+        while waiting:
+            self._make_spare(SPARE)
+            waiting = waiting[self._write(update, waiting, spare=SPARE // 2) :]
+        return marked
+
     def count(self, **increments: int) -> None:
         """Add to counters, in one transaction; a counter begins at 0."""
         self._make_spare(SPARE)
@@ -166,21 +198,18 @@ class Store(Writer):
 
     # Opening and closing ------------------------------------------------------------------------
 
-    def _prepare(self, wanted: Mapping[str, float | None]) -> None:
+    def _prepare(self, wanted: Mapping[str, float]) -> None:
         """Make the tables where there are none, note the settings, and get below the limit."""
-        new = schema.is_empty(self._db)
-        with self._transaction():
-            if new:
+        if schema.is_empty(self._db):
+            with self._transaction():
                 schema.create_tables(self._db)
-                defaults = {
-                    "limit": None,
-                    "quarantine_share": space.QUARANTINE_SHARE,
-                    "quarantined": 0,
-                }
-                self._db.executemany(_SET, defaults.items())
-            self._db.executemany(_SET, wanted.items())
-        self._limit = self.limit
-        self._share = float(self._setting("quarantine_share"))
+                self._db.executemany(_SET, (_DEFAULTS | dict(wanted)).items())
+            self._know_settings()
+        else:
+            self._bring_up_to_date()
+            with self._transaction():
+                self._db.executemany(_SET, wanted.items())
+            self._know_settings()
         if self._limit is not None:
             pages = space.max_pages(self._limit)
             self._make_spare(SPARE, reason="evicted_resize")
@@ -190,15 +219,34 @@ class Store(Writer):
                 self._db.execute(f"PRAGMA incremental_vacuum({step})").fetchall()
             self._db.execute(f"PRAGMA max_page_count = {pages}")
 
+    def _bring_up_to_date(self) -> None:
+        """From an older schema; evicts where the limit has no room for it."""
+        for version in range(schema.pragma(self._db, "user_version"), schema.VERSION):
+            if version > 1:  # the first step needs no room, and makes what eviction looks at
+                self._know_settings()
+                pages = SPARE + len(self) * schema.STEP_BYTES // PAGE
+                self._make_spare(pages, reason="evicted_resize")
+            with self._transaction():
+                schema.step(self._db, version)
+
+    def _know_settings(self) -> None:
+        self._limit = self.limit
+        known = ((pool, self._setting(f"{pool}_share")) for pool in (Pool.QUARANTINE, Pool.AUDIT))
+        self._shares = {
+            pool: _DEFAULTS[f"{pool}_share"] if share is None else share for pool, share in known
+        }
+
     def _remove_journal(self) -> None:
         """Leave one file: a cleanly closed store can be copied as it is."""
         with suppress(sqlite3.Error):
             self._db.execute("PRAGMA journal_mode = DELETE")
 
 
-def _settings(path: Path, limit: int | str | None, share: float | None) -> dict[str, float | None]:
+def _settings(
+    path: Path, limit: int | str | None, shares: Mapping[str, float | None]
+) -> dict[str, float]:
     """The settings that were given, checked."""
-    given: dict[str, float | None] = {}
+    given: dict[str, float] = {}
     if limit is not None:
         given["limit"] = size = parse_size(limit) if isinstance(limit, str) else int(limit)
         if size < space.SMALLEST:
@@ -206,10 +254,11 @@ def _settings(path: Path, limit: int | str | None, share: float | None) -> dict[
                 f"{path} cannot keep a limit of {format_size(size)}; the smallest possible is "
                 f"{format_size(space.SMALLEST)}"
             )
-    if share is not None:
-        if not 0 <= share <= 1:
-            raise StoreError(f"{path}: quarantine_share is {share}; give a part between 0 and 1")
-        given["quarantine_share"] = float(share)
+    for name, share in shares.items():
+        if share is not None:
+            if not 0 <= share <= 1:
+                raise StoreError(f"{path}: {name} is {share}; give a part between 0 and 1")
+            given[name] = float(share)
     return given
 
 

@@ -7,6 +7,7 @@ journal a free page that it fills again, so the journal stays small whatever the
 
 import math
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -16,8 +17,8 @@ from dripgate.errors import StoreError
 from dripgate.store import schema, space
 from dripgate.store.reading import Reader, file_size
 from dripgate.store.records import Candidate, candidate, clean_label
-from dripgate.store.space import PAGE, SLACK, Victim
-from dripgate.types import Decision, Sample, Verdict
+from dripgate.store.space import PAGE, SLACK, Pool, Victim
+from dripgate.types import Sample, Verdict
 
 T = TypeVar("T")
 
@@ -31,8 +32,16 @@ INSERT INTO samples (id, source, time, decision, reason, score, quality, predict
 VALUES (:id, :source, :time, :decision, :reason, :score, :quality, :predicted, :propensity,
         :detail, :label, :bytes, :value, :footprint)"""
 _VICTIMS = """
-SELECT key, decision, value, footprint FROM samples WHERE decision = ? ORDER BY value, key"""
-_EVICTED = {Decision.QUARANTINE: "evicted_quarantine", Decision.KEEP: "evicted_limit"}
+SELECT key, pool, uploaded, worth, footprint FROM samples
+WHERE pool = ? ORDER BY uploaded DESC, worth, key"""
+_EVICTED = {
+    Pool.QUARANTINE: "evicted_quarantine", Pool.AUDIT: "evicted_audit", Pool.KEEP: "evicted_limit"
+}  # fmt: skip
+_REFUSED = {
+    Pool.QUARANTINE: "refused_quarantine", Pool.AUDIT: "refused_audit", Pool.KEEP: "refused"
+}  # fmt: skip
+#: Where bytes in a pool are counted, for those that have a share.
+_TAKEN = {Pool.QUARANTINE: "quarantined", Pool.AUDIT: "audited"}
 
 
 class Writer(Reader):
@@ -40,7 +49,7 @@ class Writer(Reader):
 
     read_only: bool
     _limit: int | None
-    _share: float
+    _shares: dict[Pool, float]
 
     # Transactions -------------------------------------------------------------------------------
 
@@ -88,12 +97,12 @@ class Writer(Reader):
     def _insert(self, one: Candidate) -> None:
         key = self._db.execute(_INSERT, one.row).lastrowid
         self._db.execute("INSERT INTO payloads VALUES (?, ?)", (key, one.row["payload"]))
-        self._note_quarantined(one.decision, one.footprint)
+        self._note_taken(one.pool, one.footprint)
 
-    def _note_quarantined(self, decision: str, change: int) -> None:
-        if decision == Decision.QUARANTINE:
+    def _note_taken(self, pool: Pool, change: int) -> None:
+        if pool in _TAKEN:
             self._db.execute(
-                "UPDATE settings SET value = value + ? WHERE name = 'quarantined'", (change,)
+                "UPDATE settings SET value = value + ? WHERE name = ?", (change, _TAKEN[pool])
             )
 
     # Room ---------------------------------------------------------------------------------------
@@ -115,78 +124,101 @@ class Writer(Reader):
                 waiting[sample.id] = candidate(len(waiting), sample, verdict, label)
         return ids, list(waiting.values())
 
-    def _admit(self, waiting: list[Candidate]) -> list[Candidate]:
-        """Evict what is worth less than those who wait; returns those for whom there is room.
+    def _admit(self, waiting: list[Candidate]) -> tuple[list[Candidate], Counter[str]]:
+        """Evict what is worth less than those who wait; returns those for whom there is room, and
+        how many were refused.
+        """
+        if self._limit is None:
+            return waiting, Counter()
+        admitted: list[Candidate] = []
+        for pool in Pool:  # audit before keep, which takes what is left
+            admitted += self._admit_to(pool, [one for one in waiting if one.pool is pool], admitted)
+        places = {one.position for one in admitted}
+        refused = Counter(_REFUSED[one.pool] for one in waiting if one.position not in places)
+        return sorted(admitted), refused
+
+    def _admit_to(
+        self, pool: Pool, asking: list[Candidate], admitted: Sequence[Candidate]
+    ) -> list[Candidate]:
+        """Those of one pool for whom there is room beside the ones admitted before.
 
         The plan rests on estimated sizes, so what it freed is measured before it is believed.
         """
-        if self._limit is None:
-            return waiting
-        admitted: list[Candidate] = []
-        for decision, reason in _EVICTED.items():
-            pool = [one for one in waiting if one.decision is decision]
-            while pool:
-                with closing(self._victims(decision)) as victims:
-                    pool, evicted = space.plan(pool, victims, self._room(decision))
-                if not evicted:
-                    break
-                self._evict(evicted, reason)
-            admitted += pool
-        return sorted(admitted)
+        audits = sum(one.footprint for one in admitted if one.pool is Pool.AUDIT)
+        while asking:
+            self._borrow(pool, sum(one.footprint for one in asking), audits)
+            with closing(self._victims(pool)) as victims:
+                asking, evicted = space.plan(asking, victims, self._room(pool) - audits)
+            if not evicted:
+                break
+            self._evict(evicted)
+        return asking
 
-    def _room(self, decision: Decision) -> int:
-        """Bytes free for this decision; what quarantine has left of its share is its own."""
-        left = self._quarantine_left()
+    def _borrow(self, pool: Pool, need: int, audits: int) -> None:
+        """Evict from the other pool what is on the wrong side of the audit's share."""
+        left, room = self._left(Pool.AUDIT) - audits, self._room(Pool.KEEP) - audits
+        if pool is Pool.AUDIT:
+            self._evict(self._least(Pool.KEEP, min(need, left) - room))
+        elif pool is Pool.KEEP:
+            self._evict(self._least(Pool.AUDIT, min(need - room, -left)))
+
+    def _room(self, pool: Pool) -> int:
+        """Bytes free for this pool; what quarantine has left of its share is its own."""
+        left = self._left(Pool.QUARANTINE)
         free = int(self._free_pages() - SLACK) * PAGE
-        return min(left, free) if decision is Decision.QUARANTINE else free - max(left, 0)
+        return min(left, free) if pool is Pool.QUARANTINE else free - max(left, 0)
 
-    def _quarantine_left(self) -> int:
-        share = int(space.max_pages(self._limit or 0) * PAGE * self._share)
-        return share - int(self._setting("quarantined"))
+    def _left(self, pool: Pool) -> int:
+        """Bytes that a pool has left of its share; negative where it has more than that."""
+        share = int(space.max_pages(self._limit or 0) * PAGE * self._shares[pool])
+        return share - int(self._setting(_TAKEN[pool]))
 
-    def _victims(self, decision: Decision) -> Generator[Victim]:
+    def _victims(self, pool: Pool) -> Generator[Victim]:
         with (
             schema.sqlite_errors(self.path),
-            closing(self._db.execute(_VICTIMS, (decision.value,))) as rows,
+            closing(self._db.execute(_VICTIMS, (pool.value,))) as rows,
         ):
             yield from map(Victim._make, rows)
 
-    def _least(self, decision: Decision, size: float) -> list[Victim]:
-        """The least valuable samples that take about ``size`` bytes together."""
+    def _least(self, pool: Pool, size: float) -> list[Victim]:
+        """The samples that go first and take about ``size`` bytes together."""
         chosen: list[Victim] = []
-        with closing(self._victims(decision)) as victims:
-            for victim in victims:
-                if size <= 0:
-                    break
+        with closing(self._victims(pool)) as victims:
+            while size > 0 and (victim := next(victims, None)):
                 chosen.append(victim)
                 size -= victim.footprint
         return chosen
 
-    def _evict(self, victims: Sequence[Victim], reason: str) -> None:
+    def _evict(self, victims: Sequence[Victim], reason: str | None = None) -> None:
+        """Delete samples; counted under the reason, or under the one of their pool."""
+
         def delete(victim: Victim) -> None:
+            pool = Pool(victim.pool)
             self._db.execute("DELETE FROM samples WHERE key = ?", (victim.key,))
             self._db.execute("DELETE FROM payloads WHERE key = ?", (victim.key,))
-            self._note_quarantined(victim.decision, -victim.footprint)
-            self._db.execute(ADD, (reason, 1))
+            self._note_taken(pool, -victim.footprint)
+            name = (reason or _EVICTED[pool]) + ("_uploaded" if victim.uploaded else "")
+            self._db.execute(ADD, (name, 1))
 
         while victims:
             victims = victims[self._write(delete, victims) :]
 
-    def _make_spare(self, pages: int, reason: str = "evicted_limit") -> None:
-        """Evict the least valuable until so many pages are free.
+    def _make_spare(self, pages: int, reason: str | None = None) -> None:
+        """Evict until so many pages are free.
 
-        What quarantine has over its share goes first, what it has within its share last.
+        What a pool has over its share goes first, and what it has within its share last. Of audit
+        samples a random one goes, whatever the reason, and they are counted as that.
         """
         while (short := (pages - self._free_pages()) * PAGE) > 0:
-            over = -self._quarantine_left()
-            victims = (
-                self._least(Decision.QUARANTINE, min(short, over))
-                or self._least(Decision.KEEP, short)
-                or self._least(Decision.QUARANTINE, short)
-            )
-            if not victims:
+            over = {pool: min(short, -self._left(pool)) for pool in _TAKEN}
+            for pool, size in [
+                *over.items(), (Pool.KEEP, short), (Pool.QUARANTINE, short), (Pool.AUDIT, short)
+            ]:  # fmt: skip
+                if victims := self._least(pool, size):
+                    self._evict(victims, None if pool is Pool.AUDIT else reason)
+                    break
+            else:
                 return
-            self._evict(victims, reason)
 
     def _free_pages(self) -> float:
         if self._limit is None:
