@@ -47,7 +47,7 @@ def command(
     show(describe.uplink(state, left), value, json_path)
     if left and not stop():
         raise IncompleteError(
-            f"{left:,} of {store} were not sent: {state.skipped:,} are larger than the broker takes"
+            f"{left:,} of {store} were not sent: {state.skipped:,} are more than the broker takes"
             + (f"; {state.trouble}" if state.trouble else "")
         )
 

@@ -45,6 +45,9 @@ class Link:
     client: id at the broker, one connection each. subscribe: topic filter or None. session:
     seconds that the broker keeps our subscription, and what came for it, while we are away.
     largest: bytes of one message that we take. on_message may block: then the broker waits.
+
+    ready, trouble: how it stands. epoch, losses: connections that were made, and lost again.
+    most_in_flight, most_bytes: what the broker takes at a time, and in one message.
     """
 
     def __init__(
@@ -64,17 +67,11 @@ class Link:
         self.trouble = f"no answer from {address.broker} yet"
         self.news = threading.Event()
         self.most_in_flight, self.most_bytes = IN_FLIGHT, _MOST
-        self._subscribe, self.epoch = subscribe, 0
+        self.epoch = self.losses = 0
+        self._name, self._security, self._subscribe = client, security, subscribe
+        self._session, self._largest = session, largest
         self._on_message, self._on_published = on_message, on_published
-        self._client = self._make(client, security)
-        wanted = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        wanted.SessionExpiryInterval = session
-        wanted.ReceiveMaximum = IN_FLIGHT
-        wanted.MaximumPacketSize = largest
-        self._client.connect_async(
-            address.host, address.port, clean_start=session == 0, properties=wanted
-        )
-        self._client.loop_start()
+        self._client = self._open()
 
     def publish(self, topic: str, payload: bytes) -> int:
         """Send with QoS 1; returns the number that ``on_published`` is called with."""
@@ -104,6 +101,12 @@ class Link:
             self.wait(0.1)
         raise UplinkError(self.trouble)
 
+    def renew(self) -> None:
+        """Connect anew and forget what was published and not acknowledged."""
+        self.close()
+        self.ready = False
+        self._client = self._open()
+
     def close(self) -> None:
         """Say goodbye and end the thread."""
         self._client.disconnect()
@@ -111,21 +114,28 @@ class Link:
 
     # In paho's thread ---------------------------------------------------------------------------
 
-    def _make(self, name: str, security: Security) -> paho.Client:
+    def _open(self) -> paho.Client:
         client = paho.Client(
-            CallbackAPIVersion.VERSION2, name, protocol=paho.MQTTv5, manual_ack=True
+            CallbackAPIVersion.VERSION2, self._name, protocol=paho.MQTTv5, manual_ack=True
         )
         client.reconnect_delay_set(1, 60)
-        if security.login:
-            client.username_pw_set(security.login.username, security.login.password)
+        if login := self._security.login:
+            client.username_pw_set(login.username, login.password)
         if self.address.tls:
-            client.tls_set_context(tls_context(security))
+            client.tls_set_context(tls_context(self._security))
         client.on_connect = self._connected
         client.on_connect_fail = self._unreachable
         client.on_disconnect = self._disconnected
         client.on_subscribe = self._subscribed
         client.on_message = self._message
         client.on_publish = self._published
+        wanted = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        wanted.SessionExpiryInterval = self._session
+        wanted.ReceiveMaximum = IN_FLIGHT
+        wanted.MaximumPacketSize = self._largest
+        host, port = self.address.host, self.address.port
+        client.connect_async(host, port, clean_start=not self._session, properties=wanted)
+        client.loop_start()
         return client
 
     def _connected(
@@ -158,6 +168,7 @@ class Link:
     def _disconnected(
         self, client: paho.Client, _: Any, flags: Any, reason: Any, properties: Any
     ) -> None:
+        self.losses += self.ready
         if not self.ready and not flags.is_disconnect_packet_from_server:
             if self.trouble.startswith("no answer"):
                 self._note(

@@ -12,6 +12,7 @@ silence does not cost a week of sending.
 One thread touches the store: that of the loop, which calls ``turn`` often and never waits in it.
 """
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -34,6 +35,7 @@ RAREST = 3600.0
 _FLUSH = 10.0  # seconds between two commits of the counters
 _PACKET = 12  # bytes of a PUBLISH beside topic and payload
 _NOBODY, _TOO_LARGE = 0x10, (0x83, 0x95, 0x99)
+_FATAL = 3  # connections lost with the same message unanswered
 
 
 class Options(NamedTuple):
@@ -49,7 +51,8 @@ class Options(NamedTuple):
 
 
 class State(msgspec.Struct, frozen=True):
-    """How the uplink stands. waiting: sent, not confirmed. skipped: too large for the broker.
+    """How the uplink stands. waiting: sent, not confirmed. skipped: not taken by the broker, most
+    likely too large; tried again after an hour.
 
     confirmed, messages and bytes are those of this process; repeats count as messages.
     """
@@ -92,6 +95,8 @@ class Uplink:
         self._fresh: deque[StoredSample] = deque()
         self._after: str | None = None
         self._skipped: set[str] = set()
+        self._reconsider_at = clock() + RAREST
+        self._suspect, self._losses = ("", 0), 0
         self._published: deque[tuple[int, int]] = deque()
         self._receipts: deque[Received] = deque(maxlen=1024)
         self._trouble = ""
@@ -119,6 +124,10 @@ class Uplink:
         now = self._clock()
         self._take_published(now)
         self._take_receipts(now)
+        self._look_for_poison()
+        if now > self._reconsider_at:
+            self._reconsider_at, self._after = now + RAREST, None
+            self._skipped.clear()
         if self.link.ready:
             if self.link.epoch != self._connection:  # a new connection is worth a new question
                 self._connection, self._ask_at, self._pause = self.link.epoch, now, self._patience
@@ -163,7 +172,7 @@ class Uplink:
                     confirmed.append(id)
             elif code in _TOO_LARGE:
                 del self._waiting[id]
-                self._skip(id)
+                self._skipped.add(id)
             else:
                 sent.acked, sent.refused = now, True
                 if not self._trouble:
@@ -177,8 +186,8 @@ class Uplink:
         for message in taken:
             with suppress(RefusedError):
                 ids += decode_receipt(message.payload)
-        if ids:
-            self._heard, self._pause = now, self._patience
+        if ids:  # somebody is there
+            self._heard, self._pause, self._trouble = now, self._patience, ""
         self._confirm(ids)
         for message in taken:
             self.link.acknowledge(message)
@@ -187,6 +196,29 @@ class Uplink:
         if ids:
             self._store.mark_uploaded(ids)
             self._count(sent=sum(self._waiting.pop(id, None) is not None for id in ids))
+
+    def _look_for_poison(self) -> None:
+        """Leave out a message that the connection dies of.
+
+        Brokers hang up on what is too large for them, and mosquitto 2.0 says so with a code that
+        paho takes for a broken protocol; paho would send it again for ever. A broker answers in
+        order, so the culprit is the oldest that has no answer.
+        """
+        if self.link.losses == self._losses:
+            return
+        self._losses = self.link.losses
+        oldest = next(iter(self._numbers.values()), "")
+        before, times = self._suspect
+        self._suspect = (oldest, times + 1 if oldest == before else 1)
+        if not oldest or self._suspect[1] < _FATAL:
+            return
+        self._skipped.add(oldest)
+        self._waiting.pop(oldest, None)
+        for id in self._numbers.values():
+            if id in self._waiting:
+                self._waiting[id].acked = -math.inf  # overdue
+        self._numbers.clear()
+        self.link.renew()
 
     # What goes out ------------------------------------------------------------------------------
 
@@ -208,7 +240,7 @@ class Uplink:
 
     def _send_fresh(self, now: float) -> None:
         while (
-            not self._trouble
+            not (self._trouble and self._waiting)  # then one of those asks whether it is over
             and len(self._waiting) < WINDOW
             and self._may_send(now)
             and (stored := self._next())
@@ -216,7 +248,7 @@ class Uplink:
             self._fresh.popleft()
             self._after = stored.id
             if not self._send(stored):
-                self._skip(stored.id)
+                self._skipped.add(stored.id)
 
     def _next(self) -> StoredSample | None:
         """The next sample that was not sent yet; it stays at the head of ``_fresh``."""
@@ -252,10 +284,6 @@ class Uplink:
             self._credit = max(self._credit, self._clock() - 1) + size / self._options.rate
         self._count(sent_messages=1, bytes_sent=size)
         return True
-
-    def _skip(self, id: str) -> None:
-        self._skipped.add(id)
-        self._count(too_large_to_send=1)
 
     # Small things -------------------------------------------------------------------------------
 
