@@ -63,8 +63,11 @@ def is_address(text: str) -> bool:
     return text.startswith(("mqtt:", "mqtts:"))
 
 
-def parse_address(text: str) -> Address:
-    """From mqtt://host/topic or mqtts://host:8883/topic. Raises UplinkError."""
+def parse_address(text: str, *, wildcards: bool = False) -> Address:
+    """From mqtt://host/topic or mqtts://host:8883/topic. Raises UplinkError.
+
+    wildcards: whether + and # (written %23) may be in it, as in what is subscribed to.
+    """
     expected = "expected mqtt://host/topic, or mqtts://host/topic for TLS"
     try:
         parts = urlsplit(text)
@@ -79,7 +82,8 @@ def parse_address(text: str) -> Address:
     topic = unquote(parts.path).strip("/")
     if not parts.hostname or not topic or parts.query or parts.fragment:
         raise UplinkError(f"{text}: host or topic is missing; {expected}")
-    if topic.startswith("$") or len(topic.encode()) > 1024 or re.search(r"[+#\x00-\x1f]", topic):
+    special = r"[\x00-\x1f]" if wildcards else r"[+#\x00-\x1f]"
+    if topic.startswith("$") or len(topic.encode()) > 1024 or re.search(special, topic):
         raise UplinkError(
             f"{text}: no topic to publish to: $, + and # are the broker's; {expected}"
         )

@@ -12,11 +12,19 @@ class Buffer(Generic[T]):
     """Holds at most ``room`` bytes, or one item that is larger, whatever the two sides do.
 
     size: bytes of an item. drop_oldest: where there is no room the oldest go, counted in
-    ``lost``; otherwise ``put`` waits, and with it the microphone, the camera or the broker.
+    ``lost`` and told to on_lost; otherwise ``put`` waits, and with it the microphone, the camera
+    or the broker.
     """
 
-    def __init__(self, room: int, size: Callable[[T], int], *, drop_oldest: bool = False) -> None:
-        self.lost = 0
+    def __init__(
+        self,
+        room: int,
+        size: Callable[[T], int],
+        *,
+        drop_oldest: bool = False,
+        on_lost: Callable[[T], object] = lambda _: None,
+    ) -> None:
+        self.lost, self._on_lost = 0, on_lost
         self._room, self._size, self._drop_oldest = room, size, drop_oldest
         self._items: deque[T] = deque()
         self._bytes = 0
@@ -24,14 +32,19 @@ class Buffer(Generic[T]):
         self._error: Exception | None = None
         self._changed = threading.Condition()
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def put(self, item: T) -> bool:
         """Add an item; False where nothing is taken any more because the buffer was ended."""
         size = self._size(item)
         with self._changed:
             while self._items and self._bytes + size > self._room and not self._ended:
                 if self._drop_oldest:
-                    self._bytes -= self._size(self._items.popleft())
+                    oldest = self._items.popleft()
+                    self._bytes -= self._size(oldest)
                     self.lost += 1
+                    self._on_lost(oldest)
                 else:
                     self._changed.wait()
             if self._ended:
