@@ -227,7 +227,7 @@ def _edited(statement):
         (os.mkfifo, "not a regular file"),
         (_edited("PRAGMA user_version = 9"), "schema version 9, this dripgate reads 3; update"),
         (_edited("PRAGMA user_version = 0"), "schema version 0, this dripgate reads 3; update"),
-        (_edited("PRAGMA user_version = 2"), "other tables"),
+        (_edited("PRAGMA user_version = 2"), "other tables|brings it up to date"),
         (
             _edited("CREATE TRIGGER t AFTER INSERT ON samples BEGIN DELETE FROM meta; END"),
             "other tables",

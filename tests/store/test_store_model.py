@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from dripgate.store import Put, Store
+from dripgate.store import Put, Store, Wanted
 from dripgate.store.space import SMALLEST
 from dripgate.types import Decision, Reason, Sample, Verdict
 
@@ -43,36 +43,47 @@ verdicts = st.builds(
     score=st.one_of(reals, st.integers(0, 5).map(float)),
     quality=reals,
     predicted=st.integers(-1, 9),
-    propensity=st.floats(0, 1),
+    propensity=st.sampled_from([1.0, 1.0, 1.0, 0.25]),
     detail=st.text(max_size=5),
 )
 pairs = st.lists(st.tuples(samples, verdicts), max_size=30)
 labels = st.one_of(st.none(), st.text(max_size=30))
+flags = st.sampled_from([None, True, False])
+
+REFUSED = {"keep": "refused", "audit": "refused_audit", "quarantine": "refused_quarantine"}
+EVICTED = {
+    "keep": "evicted_limit", "audit": "evicted_audit", "quarantine": "evicted_quarantine"
+}  # fmt: skip
 
 
-def worth(verdict):
-    return -math.inf if math.isnan(verdict.score) else verdict.score
+def pool(verdict):
+    return "audit" if verdict.propensity < 1 else verdict.decision.value
 
 
-def fields(stored):
-    return repr((stored.sample, stored.verdict, stored.label))  # repr: NaN equals NaN
+def rank(sample, verdict, uploaded):
+    """What goes first: uploaded, then the lowest score, or of audit samples the lowest hash."""
+    score = -math.inf if math.isnan(verdict.score) else verdict.score
+    return not uploaded, sample.id if verdict.propensity < 1 else score
+
+
+def fields(stored):  # repr: NaN equals NaN
+    return repr((stored.sample, stored.verdict, stored.label, stored.uploaded))
 
 
 class Machine(RuleBasedStateMachine):
     limit: int | None = None
 
-    @initialize()
-    def begin(self):
+    def __init__(self):
+        super().__init__()
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # fsync costs nothing
         self.folder = Path(tempfile.mkdtemp(prefix="dripgate-", dir=memory))
         self.store = Store(self.folder / "kept.db", self.limit)
-        self.model = {}  # id → (sample, verdict, label), in order of insertion
+        self.model = {}  # id → (sample, verdict, label, uploaded), in order of insertion
         self.counters = {}
 
     def teardown(self):
-        if hasattr(self, "store"):
-            self.store.close()
-            shutil.rmtree(self.folder)
+        self.store.close()
+        shutil.rmtree(self.folder)
 
     def note(self, **increments):
         for name, amount in increments.items():
@@ -103,8 +114,41 @@ class Machine(RuleBasedStateMachine):
         assert self.store.set_labels(chosen) == sum(id in self.model for id in chosen)
         for id, label in chosen.items():
             if id in self.model:
-                self.model[id] = (*self.model[id][:2], label)
+                self.model[id] = (*self.model[id][:2], label, self.model[id][3])
         self.forget_evicted()
+
+    @rule(data=st.data(), count=st.integers(0, 5))
+    def upload(self, data, count):
+        chosen = [data.draw(st.sampled_from([*self.model, "0" * 64])) for _ in range(count)]
+        assert self.store.mark_uploaded(chosen) == sum(id in self.model for id in chosen)
+        for id in self.model.keys() & set(chosen):
+            self.model[id] = (*self.model[id][:3], True)
+        self.forget_evicted()
+
+    @rule(now=st.floats(0, 2e9), age=st.floats(1e6, 3e9))
+    def expire(self, now, age):
+        old = [id for id, (sample, *_) in self.model.items() if sample.time < now - age]
+        assert self.store.expire(age, now=now) == len(old)
+        self.leave(old, "evicted_age")
+
+    @rule(wanted=st.builds(
+        Wanted, uploaded=flags, labelled=st.booleans(), before=st.none(),
+        decision=st.sampled_from([None, Decision.KEEP, Decision.QUARANTINE]),
+    ))  # fmt: skip
+    def purge(self, wanted):
+        chosen = [
+            id
+            for id, (_, verdict, label, uploaded) in self.model.items()
+            if wanted.uploaded in {None, uploaded}
+            and wanted.labelled in {None, label is not None}
+            and wanted.decision in {None, verdict.decision}
+        ]
+        assert self.store.purge(wanted) == len(chosen)
+        self.leave(chosen, "purged")
+
+    def leave(self, ids, reason):
+        for id in ids:
+            self.note(**{reason + "_uploaded" * self.model.pop(id)[3]: 1})
 
     @rule(name=st.sampled_from(["seen", "dropped"]), amount=st.integers(1, 1000))
     def count(self, name, amount):
@@ -124,18 +168,20 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def same(self):
-        if not hasattr(self, "store"):
-            return
         expected = [repr(one) for one in self.model.values()]
         assert [fields(one) for one in self.store] == expected
         assert len(self.store) == len(expected)
         assert self.store.counters == self.counters
         assert all(id in self.store for id in self.model)
+        waiting = [id for id, one in self.model.items() if not one[3]]
+        pending = [one.id for one in self.store.pending(7)]
+        assert pending == waiting[: len(pending)]
+        assert len(pending) == min(7, len(waiting))  # none is large
 
     def after_put(self, pairs, puts):
         for (sample, verdict), put in zip(pairs, puts, strict=True):
             assert put is (Put.PRESENT if sample.id in self.model else Put.STORED)
-            self.model.setdefault(sample.id, (sample, verdict, None))
+            self.model.setdefault(sample.id, (sample, verdict, None, False))
 
     def forget_evicted(self):
         pass
@@ -146,39 +192,64 @@ class LimitedMachine(Machine):
 
     limit = SMALLEST
 
+    @initialize(seed=st.integers(0, 3))
+    def fill(self, seed):
+        rng = random.Random(seed)
+        some = [
+            (
+                Sample(payload=rng.randbytes(rng.choice([300, 4581, 9000])), time=1e9),
+                Verdict(
+                    decision=rng.choice([Decision.KEEP, Decision.KEEP, Decision.QUARANTINE]),
+                    reason=Reason.BAND,
+                    score=rng.random() * 5,
+                    quality=0.0,
+                    predicted=0,
+                    propensity=rng.choice([1.0, 1.0, 0.25]),
+                ),
+            )
+            for _ in range(60)
+        ]
+        for start in range(0, 60, 6):
+            self.put_many(some[start : start + 6])
+
     def after_put(self, pairs, puts):
         before = dict(self.model)
         for (sample, verdict), put in zip(pairs, puts, strict=True):
             assert (put is Put.PRESENT) == (sample.id in self.model)
             if put is Put.STORED:
-                self.model[sample.id] = (sample, verdict, None)
-        refused = {
-            sample.id: verdict
-            for (sample, verdict), put in zip(pairs, puts, strict=True)
-            if put is Put.REFUSED
-        }
-        self.note(refused=len(refused))
-        newcomers = [verdict for id, (_, verdict, _) in self.model.items() if id not in before]
-        for verdict in self.forget_evicted():
+                self.model[sample.id] = (sample, verdict, None, False)
+        refused = {}
+        for (sample, verdict), put in zip(pairs, puts, strict=True):
+            if put is Put.REFUSED and sample.id not in refused:
+                refused[sample.id] = (sample, verdict)
+                self.note(**{REFUSED[pool(verdict)]: 1})
+        new = [one[:2] for id, one in self.model.items() if id not in before]
+        asked = [(pool(v), rank(s, v, False)) for s, v in [*new, *refused.values()]]
+        for sample, verdict, _, uploaded in self.forget_evicted():
+            mine, own = pool(verdict), rank(sample, verdict, uploaded)
+            left = [
+                rank(s, v, up) for s, v, _, up in self.model.values()
+                if pool(v) == mine and s.id in before
+            ]  # fmt: skip
+            assert own <= min(left, default=own)  # the lowest first
+            # To somebody worth more, or across the border of the audit's share.
             assert any(
-                verdict.decision is new.decision and worth(verdict) < worth(new)
-                for new in [*newcomers, *refused.values()]
+                (own < other if mine == theirs else "quarantine" not in {mine, theirs})
+                for theirs, other in asked
             )
 
     def forget_evicted(self):
+        before = list(self.model.values())
         left = {stored.id for stored in self.store}
-        gone = [id for id in self.model if id not in left]
-        evicted = [self.model.pop(id)[1] for id in gone]
-        counted = self.store.counters
-        kept = sum(verdict.decision is Decision.KEEP for verdict in evicted)
-        self.note(evicted_limit=kept, evicted_quarantine=len(evicted) - kept)
-        assert counted == self.counters
+        evicted = [one for one in before if one[0].id not in left]
+        for sample, verdict, _, _ in evicted:
+            self.leave([sample.id], EVICTED[pool(verdict)])
+        assert self.store.counters == self.counters
         return evicted
 
     @invariant()
     def within_the_limit(self):
-        if hasattr(self, "store"):
-            assert sum(f.stat().st_size for f in self.folder.iterdir()) <= self.limit
+        assert sum(f.stat().st_size for f in self.folder.iterdir()) <= self.limit
 
 
 TestStore = Machine.TestCase

@@ -174,6 +174,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(first_schema, sample,
         assert counters["evicted_resize"] > 10
         assert len(store.pending(1000)) == len(left) > 200
         assert store.put(sample(1), verdict(1e9))
+        left = [one.score for one in store]
     with Store(first_schema, read_only=True) as store:
         assert [one.score for one in store] == left
 

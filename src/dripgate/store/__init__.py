@@ -4,8 +4,8 @@ One SQLite file, one writer process, any number of readers. docs/store.md says w
 and why it is built as it is.
 """
 
-from dripgate.store.records import Put, StoredSample, Summary
+from dripgate.store.records import Put, StoredSample, Summary, Wanted
 from dripgate.store.size import format_size, parse_size
 from dripgate.store.store import Store
 
-__all__ = ["Put", "Store", "StoredSample", "Summary", "format_size", "parse_size"]
+__all__ = ["Put", "Store", "StoredSample", "Summary", "Wanted", "format_size", "parse_size"]

@@ -88,6 +88,18 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     gate: str
 
 
+class Wanted(NamedTuple):
+    """Which samples: those for which all that is given here holds.
+
+    before: seconds since the epoch; a sample without a time does not match.
+    """
+
+    uploaded: bool | None = None
+    labelled: bool | None = None
+    decision: Decision | None = None
+    before: float | None = None
+
+
 class Outcome(NamedTuple):
     """What was decided about a stored sample; as in ``StoredSample``."""
 

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time as clock
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
@@ -11,7 +12,7 @@ from typing import Any
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
 from dripgate.store.reading import digest
-from dripgate.store.records import Put, clean, clean_label
+from dripgate.store.records import Put, Wanted, clean, clean_label
 from dripgate.store.size import format_size, parse_size
 from dripgate.store.space import PAGE, SPARE, Pool
 from dripgate.store.writing import ADD, NOTE, Writer
@@ -105,7 +106,7 @@ class Store(Writer):
             self._make_spare(room)
         while True:
             admitted, refused = self._admit(waiting)
-            added += refused
+            added.update(refused)
             # What rows need together is an estimate; stop in time, and look again.
             largest = max((one.footprint for one in admitted), default=0)
             spare = room + largest // PAGE
@@ -166,6 +167,34 @@ class Store(Writer):
             waiting = waiting[self._write(update, waiting, spare=SPARE // 2) :]
         return marked
 
+    # Leaving on purpose -------------------------------------------------------------------------
+
+    def expire(self, max_age: float, *, now: float | None = None) -> int:
+        """Delete every sample older than ``max_age`` seconds; returns how many.
+
+        Uploaded or not, audit or not: who sets an age means it. By ``sample.time`` against
+        ``now``, by default this machine's clock; a sample without a time stays. Reads all
+        metadata once: call it every so often, not for every sample. Counted as ``evicted_age``.
+        """
+        oldest = (clock.time() if now is None else now) - max_age
+        return self._delete(Wanted(before=oldest), "evicted_age")
+
+    def purge(self, wanted: Wanted) -> int:
+        """Delete the samples that match, shrink the file to what is left; returns how many.
+
+        The bytes are given back to the file system, not overwritten. Counted as ``purged``.
+        """
+        deleted = self._delete(wanted, "purged")
+        self._shrink(0)
+        return deleted
+
+    def _delete(self, wanted: Wanted, reason: str) -> int:
+        deleted = 0
+        while victims := self._matching(wanted):
+            self._evict(victims, reason)
+            deleted += len(victims)
+        return deleted
+
     def count(self, **increments: int) -> None:
         """Add to counters, in one transaction; a counter begins at 0."""
         self._make_spare(SPARE)
@@ -213,11 +242,19 @@ class Store(Writer):
         if self._limit is not None:
             pages = space.max_pages(self._limit)
             self._make_spare(SPARE, reason="evicted_resize")
-            # Moving a page journals about three: its own, its parent's, a pointer map.
-            step = space.journal_bound(self._limit) // (8 * PAGE)
-            while schema.pragma(self._db, "page_count") > pages:
-                self._db.execute(f"PRAGMA incremental_vacuum({step})").fetchall()
+            self._shrink(pages)
             self._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    def _shrink(self, pages: int) -> None:
+        """Give free pages at the end of the file back until it has ``pages``, or none is free."""
+        # Moving a page journals about three: its own, its parent's, a pointer map.
+        step = space.journal_bound(self._limit or 2**30) // (8 * PAGE)
+        with schema.sqlite_errors(self.path):
+            while (
+                schema.pragma(self._db, "page_count") > pages
+                and schema.pragma(self._db, "freelist_count") > 0
+            ):
+                self._db.execute(f"PRAGMA incremental_vacuum({step})").fetchall()
 
     def _bring_up_to_date(self) -> None:
         """From an older schema; evicts where the limit has no room for it."""

@@ -16,7 +16,7 @@ from typing import TypeVar
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
 from dripgate.store.reading import Reader, file_size
-from dripgate.store.records import Candidate, candidate, clean_label
+from dripgate.store.records import Candidate, Wanted, candidate, clean_label
 from dripgate.store.space import PAGE, SLACK, Pool, Victim
 from dripgate.types import Sample, Verdict
 
@@ -34,6 +34,12 @@ VALUES (:id, :source, :time, :decision, :reason, :score, :quality, :predicted, :
 _VICTIMS = """
 SELECT key, pool, uploaded, worth, footprint FROM samples
 WHERE pool = ? ORDER BY uploaded DESC, worth, key"""
+_MATCHING = """
+SELECT key, pool, uploaded, worth, footprint FROM samples
+WHERE (:uploaded IS NULL OR uploaded = :uploaded)
+  AND (:labelled IS NULL OR (label IS NOT NULL) = :labelled)
+  AND (:decision IS NULL OR decision = :decision) AND (:before IS NULL OR time < :before)
+LIMIT 1000"""
 _EVICTED = {
     Pool.QUARANTINE: "evicted_quarantine", Pool.AUDIT: "evicted_audit", Pool.KEEP: "evicted_limit"
 }  # fmt: skip
@@ -179,6 +185,11 @@ class Writer(Reader):
             closing(self._db.execute(_VICTIMS, (pool.value,))) as rows,
         ):
             yield from map(Victim._make, rows)
+
+    def _matching(self, wanted: Wanted) -> list[Victim]:
+        """The oldest samples that match, at most a few hundred."""
+        rows = self._query(_MATCHING, wanted._asdict())
+        return [Victim._make(row) for row in rows]
 
     def _least(self, pool: Pool, size: float) -> list[Victim]:
         """The samples that go first and take about ``size`` bytes together."""
