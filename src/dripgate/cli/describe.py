@@ -80,6 +80,8 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
         f"{summary.refused:,} found no room",
         f"storage saved {percent(saved):>8}  {path} takes {format_size(on_disk)}",
     ]
+    if summary.lost:
+        lines.append(f"lost         {summary.lost:>9,}  before a verdict: slower than the source")
     lines += _reasons(summary.reasons)
     lines += [f"  unreadable {entry.source}: {entry.cause}" for entry in summary.unreadable_named]
     return lines

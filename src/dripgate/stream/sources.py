@@ -10,16 +10,19 @@ All give the same samples. Sizes are limited before anything is decoded; pixels 
 it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dripgate.data.files import check
 from dripgate.errors import DataError
 from dripgate.store import Store
 from dripgate.stream.broker import Security, is_address, name_of, parse_address
 from dripgate.stream.feed import ROOM, Feed, Stop
 from dripgate.stream.folder import POSITION, Folder
 from dripgate.types import AudioInput, InputSpec, Sample
+
+_LIVE = ("pcm", "camera")
 
 
 class How(NamedTuple):
@@ -50,18 +53,23 @@ def watch(path: str | Path, *, follow: bool = False, **options: Any) -> Iterator
     return (sample for sample in feed if sample is not None)
 
 
+def check_source(source: str) -> None:
+    """DataError or UplinkError where this can be no source, before anything is made for it."""
+    kind, _, rest = source.partition(":")
+    if is_address(source):
+        parse_address(source, wildcards=True)
+    elif not (kind in _LIVE and rest):
+        check(Path(source).expanduser())
+
+
 def open_source(source: str, spec: InputSpec, store: Store, stop: Stop, how: How) -> Feed:
     """The feed of a source, for a gate that takes ``spec`` and a store that notes how far it came.
 
     Raises DataError, and UplinkError for a broker.
     """
     kind, _, rest = source.partition(":")
-    live: dict[str, Callable[[], Feed]] = {
-        "pcm": lambda: _pcm(rest, spec, stop, how),
-        "camera": lambda: _camera(rest, stop, how),
-    }
-    if kind in live and rest:
-        return live[kind]()
+    if kind in _LIVE and rest:
+        return _pcm(rest, spec, stop, how) if kind == "pcm" else _camera(rest, stop, how)
     if is_address(source):
         from dripgate.stream.topic import Topic
 
