@@ -101,7 +101,7 @@ def decode(data: bytes) -> Message:
     try:
         message = msgspec.msgpack.decode(data, type=Message)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedError(f"not a message of this dripgate ({error:.160})") from None
+        raise RefusedError(f"not a message of this dripgate ({error!s:.160})") from None
     if not (math.isnan(message.propensity) or 0 <= message.propensity <= 1):
         raise RefusedError("its propensity is no probability")
     payload = message.payload
@@ -117,7 +117,7 @@ def decode_receipt(data: bytes) -> list[str]:
     try:
         receipt = msgspec.msgpack.decode(data, type=Receipt)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RefusedError(f"not a receipt ({error:.160})") from None
+        raise RefusedError(f"not a receipt ({error!s:.160})") from None
     return [id.hex() for id in receipt.ids]
 
 

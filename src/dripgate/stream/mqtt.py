@@ -63,7 +63,7 @@ class Link:
         on_published: Callable[[int, int], None] = lambda _mid, _code: None,
     ) -> None:
         self.address = address
-        self.ready = False
+        self.ready = self._closing = False
         self.trouble = f"no answer from {address.broker} yet"
         self.news = threading.Event()
         self.most_in_flight, self.most_bytes = IN_FLIGHT, _MOST
@@ -104,11 +104,12 @@ class Link:
     def renew(self) -> None:
         """Connect anew and forget what was published and not acknowledged."""
         self.close()
-        self.ready = False
+        self.ready = self._closing = False
         self._client = self._open()
 
     def close(self) -> None:
         """Say goodbye and end the thread."""
+        self._closing = True
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -168,6 +169,8 @@ class Link:
     def _disconnected(
         self, client: paho.Client, _: Any, flags: Any, reason: Any, properties: Any
     ) -> None:
+        if self._closing:
+            return
         self.losses += self.ready
         if not self.ready and not flags.is_disconnect_packet_from_server:
             if self.trouble.startswith("no answer"):
@@ -176,10 +179,9 @@ class Link:
                     "TLS write mqtts://, and check that it speaks MQTT 5"
                 )
             return
-        taken = " another client has the same name: give each device its own with --device"
         self._note(
-            f"the connection to {self.address.broker} was lost ({reason});"
-            + (taken if reason.value == 0x8E else " it is being made again")
+            f"the connection to {self.address.broker} was lost ({reason}) and is being made again; "
+            "if that repeats, see whether another client has our name (--device)"
         )
 
     def _message(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
@@ -222,15 +224,15 @@ def _cause(address: Address, error: BaseException | None) -> str:
             f"the certificate of {address.broker} is not trusted ({error.verify_message}); give "
             "its authority with --ca FILE, and the host as the certificate names it"
         )
-    if isinstance(error, ssl.SSLError):
-        return (
-            f"no TLS with {address.broker} ({error.reason or error}); check the port, and whether "
-            "the broker wants a certificate of ours (--cert, --key), or none at all (mqtt://)"
-        )
     if isinstance(error, socket.gaierror):
         return f"{where}: there is no host of this name; check the address and the name server"
     if isinstance(error, ConnectionRefusedError):
         return f"{where}: nothing listens there; check host and port, and that the broker runs"
     if isinstance(error, TimeoutError):
         return f"{where}: no answer; check the network and the firewall"
+    if address.tls:  # some answer what they do not understand by hanging up
+        return (
+            f"no TLS with {address.broker} ({error}); check the port, and whether the broker wants "
+            "a certificate of ours (--cert, --key), or no TLS at all (mqtt://)"
+        )
     return f"{where} ({error}); check the network"

@@ -144,7 +144,7 @@ class Uplink:
     @property
     def state(self) -> State:
         """How it stands."""
-        trouble = self.link.trouble or self._trouble
+        trouble = self.link.trouble or self._trouble or self._silence()
         return State(
             self.link.ready, trouble, len(self._waiting), len(self._skipped),
             self._total["sent"], self._total["sent_messages"], self._total["bytes_sent"],
@@ -304,6 +304,15 @@ class Uplink:
                 "list, or give the topic you may write to"
             )
         return f"{broker} refuses what is sent to {self._topic} (reason 0x{code:02x}); see its log"
+
+    def _silence(self) -> str:
+        """What to say where samples arrive at the broker and no receipts come back."""
+        if not self._waiting or self._pause <= self._patience:
+            return ""
+        return (
+            f"no receipts for what is sent to {self._topic}; see that 'dripgate receive' runs, and "
+            f"that it may write, and we may read, the topic with receipts for samples"
+        )
 
     def _count(self, **increments: int) -> None:
         self._tally.update(increments)
