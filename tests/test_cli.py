@@ -48,10 +48,35 @@ def refused(result, *words):
 # What is right ----------------------------------------------------------------------------------
 
 
+def test_a_store_is_checked_salvaged_and_purged(dripgate, loop, tmp_path):
+    path, out = tmp_path / "kept.db", tmp_path / "saved.db"
+    shutil.copy(loop / "kept.db", path)
+    samples = json.loads(dripgate("inspect", path, "--json", "-")[1])["info"]["samples"]
+    assert dripgate("inspect", path, "--check")[:2] == (0, f"{path}: sound, {samples:,} samples\n")
+    content = bytearray(path.read_bytes())
+    page = content.find(b"\x89PNG", 4096 * 3) // 4096 * 4096
+    content[page : page + 4096] = bytes(4096)
+    path.write_bytes(content)
+    refused(dripgate("inspect", path, "--check"), "is damaged", f"{path} --salvage OUT")
+    code, text, _ = dripgate("inspect", path, "--salvage", out)
+    assert (code, "whole samples" in text) == (0, True)
+    assert dripgate("inspect", out, "--check")[0] == 0
+    saved = json.loads(dripgate("inspect", out, "--json", "-")[1])["info"]["samples"]
+    assert 0 < saved < samples
+    refused(dripgate("inspect", path, "--salvage", out), "exists", "new store")
+
+    said = json.loads(dripgate("purge", out, "--quarantined", "--json", "-")[1])
+    assert said["left"] == saved - said["deleted"] < saved
+    assert dripgate("purge", out)[1].startswith(f"{out}: 0 samples deleted, {said['left']:,} left")
+    assert json.loads(dripgate("purge", out, "--older-than", "0s", "--json", "-")[1])["left"] == 0
+    refused(dripgate("purge", out, "--older-than", "soon"), "'soon'", "30d")
+    assert dripgate("purge", tmp_path / "none.db", "--everything")[0] == 2
+
+
 def test_help_lists_every_command(dripgate):
     code, out, _ = dripgate("--help")
     assert code == 0
-    for name in ("demo", "train", "fit", "run", "retrain", "export", "inspect"):
+    for name in ("demo", "train", "fit", "run", "retrain", "export", "inspect", "purge"):
         assert f"  {name} " in out
 
 

@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
         self.leave(old, "evicted_age")
 
     @rule(wanted=st.builds(
-        Wanted, uploaded=flags, labelled=st.booleans(), before=st.none(),
+        Wanted, uploaded=flags, labelled=st.booleans(), age=st.none(),
         decision=st.sampled_from([None, Decision.KEEP, Decision.QUARANTINE]),
     ))  # fmt: skip
     def purge(self, wanted):

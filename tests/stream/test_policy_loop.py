@@ -118,17 +118,39 @@ def test_labels_in_the_store_count_more_than_folders(gate, samples, tmp_path):
         assert account(store).estimates.classes[3].value == 1
 
 
-def test_a_store_that_had_to_evict_gives_no_estimates(gate, samples, tmp_path):
-    large = [
-        Sample(s.payload + bytes([i % 256]) * 9000, s.source, s.time)
-        for i, s in enumerate(samples)
-    ]  # fmt: skip
-    with Store(tmp_path / "kept.db", limit="600kB") as store:
-        run(gate, large, store, rules=Rules(keep=1.0, duplicates=0))
+def large(samples):
+    """So large that a small store has to evict."""
+    return [
+        Sample(s.payload + bytes([i % 256]) * 9000, s.source, s.time) for i, s in enumerate(samples)
+    ]
+
+
+def test_estimates_of_a_store_that_had_to_evict_speak_for_less(gate, samples, tmp_path):
+    rules = Rules(audit=0.05, duplicates=0)
+    found = {}
+    for limit in (None, "600kB"):
+        with Store(tmp_path / f"{limit}.db", limit=limit, audit_share=0.6) as store:
+            run(gate, large(samples), store, rules=rules)
+            found[limit] = account(store).estimates
+            lost = store.counters.get("evicted_limit", 0) + store.counters.get("refused", 0)
+    assert lost > 5
+    everything, rest = found.values()
+    # What chance kept is all there; of the others the least valuable went.
+    assert rest.by_chance == everything.by_chance > 5
+    assert rest.dropped_accuracy == everything.dropped_accuracy
+    assert everything.covered == 1
+    assert rest.covered == pytest.approx(1 - lost / 300)
+    assert rest.labelled == everything.labelled - lost
+
+
+def test_estimates_end_where_samples_were_deleted(gate, samples, tmp_path):
+    with Store(tmp_path / "kept.db") as store:
+        run(gate, samples, store, rules=Rules(audit=0.2, duplicates=0))
+        assert account(store).estimates is not None
+        store.expire(200, now=300)
         found = account(store)
-        assert store.disk_bytes <= 600_000
     assert found.estimates is None
-    assert "found no room" in found.why
+    assert "were deleted" in found.why
 
 
 def test_without_a_policy_there_is_no_account(gate, samples, tmp_path):

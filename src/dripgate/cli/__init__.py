@@ -8,7 +8,9 @@ import click
 from dripgate import __version__
 from dripgate.errors import DripgateError, UserError
 
-_COMMANDS = ("demo", "train", "fit", "run", "send", "receive", "retrain", "export", "inspect")
+_COMMANDS = (
+    "demo", "train", "fit", "run", "send", "receive", "retrain", "export", "inspect", "purge",
+)  # fmt: skip
 
 
 class _Lazy(click.Group):

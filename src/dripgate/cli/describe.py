@@ -48,6 +48,7 @@ def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:
         f"samples      {summary.samples:,}  {format_size(summary.payload_bytes)} of payload, "
         f"{format_size(summary.disk_bytes)} on disk, {limit}",
         f"labelled     {summary.labelled:,}",
+        f"uploaded     {summary.uploaded:,}",
         *(f"{name:<12} {count:,}" for name, count in sorted(summary.decisions.items())),
         "reasons      " + ", ".join(f"{k} {n:,}" for k, n in sorted(summary.reasons.items())),
     ]
@@ -57,7 +58,11 @@ def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:
             f"stream       {counters['seen']:,} seen, {counters.get('unreadable', 0):,} "
             f"unreadable, {percent(1 - stored)} of its bytes not stored"
         )
-    lines += [f"{name:<12} {n:,}" for name, n in sorted(counters.items()) if "evict" in name]
+    lines += [
+        f"{name:<12} {n:,}"
+        for name, n in sorted(counters.items())
+        if "evicted" in name or "purged" in name
+    ]
     if gate:
         names = gate.classes
         lines.append("predicted    " + ", ".join(

@@ -62,7 +62,7 @@ def estimate(seen: Iterable[Seen], stream: Stream, classes: int) -> Estimates | 
     """Estimates from labelled stored samples, in any order; None where there are none.
 
     stream: what passed while they were collected, from ``Policy.stream``. Every stored sample
-    must be as likely to be labelled as any other of its stratum, and none may have been evicted.
+    must be as likely to be labelled as any other of its stratum, and to be left by evictions.
     """
     rows = list(seen)
     if not rows:

@@ -5,7 +5,11 @@ and why it is built as it is.
 """
 
 from dripgate.store.records import Put, StoredSample, Summary, Wanted
-from dripgate.store.size import format_size, parse_size
+from dripgate.store.salvage import Salvaged, salvage
+from dripgate.store.size import format_size, parse_duration, parse_size
 from dripgate.store.store import Store
 
-__all__ = ["Put", "Store", "StoredSample", "Summary", "Wanted", "format_size", "parse_size"]
+__all__ = [
+    "Put", "Salvaged", "Store", "StoredSample", "Summary", "Wanted", "format_size",
+    "parse_duration", "parse_size", "salvage",
+]  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from dripgate.errors import StoreError
 from dripgate.store.records import Outcome, StoredSample, Summary, stored_sample
 from dripgate.store.schema import COLUMNS, snapshot, sqlite_errors
 from dripgate.types import Decision
@@ -23,6 +24,16 @@ _PENDING = f"""
 SELECT key, {COLUMNS} FROM samples INDEXED BY samples_pending JOIN payloads USING (key)
 WHERE uploaded = 0 AND key > :after
 ORDER BY key"""  # noqa: S608 - our own constant
+_STRAYS = """
+SELECT 'samples without a payload', count(*) FROM samples WHERE key NOT IN
+  (SELECT key FROM payloads)
+UNION ALL SELECT 'payloads without a sample', count(*) FROM payloads WHERE key NOT IN
+  (SELECT key FROM samples)
+UNION ALL SELECT 'bytes that the shares are wrong by', abs(sum(
+  CASE name WHEN 'audited' THEN value ELSE 0 END) - (SELECT coalesce(sum(footprint), 0)
+  FROM samples WHERE pool = 'audit')) + abs(sum(
+  CASE name WHEN 'quarantined' THEN value ELSE 0 END) - (SELECT coalesce(sum(footprint), 0)
+  FROM samples WHERE pool = 'quarantine')) FROM settings"""
 _GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
 _OUTCOMES = """
 SELECT source, decision, reason, predicted, propensity, label FROM samples ORDER BY key"""
@@ -142,16 +153,24 @@ class Reader:
     def check(self) -> list[str]:
         """What is wrong with the file, one line each; empty is sound.
 
-        Reads everything: SQLite's own check of its structure, and each payload against its id.
+        Reads everything: SQLite's own check of its structure, each payload against its id, and
+        what is remembered about sizes against the samples.
         """
-        problems = [row for (row,) in self._query("PRAGMA integrity_check") if row != "ok"]
-        if problems:
-            return problems
-        return [
-            f"sample {stored.id}: its payload has another hash"
-            for stored in self
-            if hashlib.sha256(stored.payload).hexdigest() != stored.id
-        ]
+        try:
+            problems = [row for (row,) in self._query("PRAGMA integrity_check") if row != "ok"]
+            return problems or [*self._strays(), *self._changed()]
+        except StoreError as error:  # too damaged to be read to the end
+            return [str(error)]
+
+    def _changed(self) -> Iterator[str]:
+        for stored in self:
+            if hashlib.sha256(stored.payload).hexdigest() != stored.id:
+                yield f"sample {stored.id}: its payload has another hash"
+
+    def _strays(self) -> Iterator[str]:
+        for what, count in self._query(_STRAYS):
+            if count:
+                yield f"{what}: {count:,}"
 
     def _part(
         self, sql: str, wanted: dict[str, Any], most: int = _PART_ROWS

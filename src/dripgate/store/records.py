@@ -91,13 +91,14 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 class Wanted(NamedTuple):
     """Which samples: those for which all that is given here holds.
 
-    before: seconds since the epoch; a sample without a time does not match.
+    age: they are older than so many seconds, by this machine's clock; a sample without a time is
+    not.
     """
 
     uploaded: bool | None = None
     labelled: bool | None = None
     decision: Decision | None = None
-    before: float | None = None
+    age: float | None = None
 
 
 class Outcome(NamedTuple):
@@ -204,4 +205,4 @@ def stored_sample(row: tuple[Any, ...]) -> StoredSample:
 
 
 def _real(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)

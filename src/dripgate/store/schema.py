@@ -79,7 +79,8 @@ _CAUSES = {
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space, then retry (all that was"
     " acknowledged is safe)",
     sqlite3.SQLITE_NOTADB: "is not a dripgate store; give another path",
-    sqlite3.SQLITE_CORRUPT: "is damaged; copy it away for salvage and start a new store",
+    sqlite3.SQLITE_CORRUPT: "is damaged; write what is whole into a new store:"
+    " dripgate inspect STORE --salvage OUT",
     sqlite3.SQLITE_READONLY: "cannot be written; check the permissions of the file and its folder",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the permissions of the file and its folder",
     sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error; check the disk",

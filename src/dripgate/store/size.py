@@ -1,4 +1,4 @@
-"""Sizes as people write them: "500MB", "64 KiB"."""
+"""Sizes and ages as people write them: "500MB", "64 KiB", "30d"."""
 
 import re
 from decimal import Decimal
@@ -11,6 +11,10 @@ _UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)}
 _EXACT = {unit.lower(): factor for unit, factor in _UNITS.items()}
 _SIZE = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 _LARGEST = 2**62
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(
+    rf"\s*([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)\s*({'|'.join(_SECONDS)})\s*", re.IGNORECASE | re.ASCII
+)
 
 
 def parse_size(text: str) -> int:
@@ -29,6 +33,21 @@ def parse_size(text: str) -> int:
             f"64MiB (units: {', '.join(_UNITS)})"
         )
     return size
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from text such as "30d", "12 h", "90min" or "45s".
+
+    Raises:
+        StoreError: for anything else.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise StoreError(
+            f"the time {text!r} cannot be read; write a number and a unit, such as 30d or 12h "
+            f"(units: {', '.join(_SECONDS)})"
+        )
+    return float(match[1]) * _SECONDS[match[2].lower()]
 
 
 def format_size(size: int) -> str:

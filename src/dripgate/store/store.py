@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import time as clock
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
@@ -176,24 +175,15 @@ class Store(Writer):
         ``now``, by default this machine's clock; a sample without a time stays. Reads all
         metadata once: call it every so often, not for every sample. Counted as ``evicted_age``.
         """
-        oldest = (clock.time() if now is None else now) - max_age
-        return self._delete(Wanted(before=oldest), "evicted_age")
+        return self._delete(Wanted(age=max_age), "evicted_age", now)
 
     def purge(self, wanted: Wanted) -> int:
-        """Delete the samples that match, shrink the file to what is left; returns how many.
+        """Delete the samples that match; returns how many. Counted as ``purged``."""
+        return self._delete(wanted, "purged")
 
-        The bytes are given back to the file system, not overwritten. Counted as ``purged``.
-        """
-        deleted = self._delete(wanted, "purged")
+    def shrink(self) -> None:
+        """Give free room back to the file system; what was deleted there is not overwritten."""
         self._shrink(0)
-        return deleted
-
-    def _delete(self, wanted: Wanted, reason: str) -> int:
-        deleted = 0
-        while victims := self._matching(wanted):
-            self._evict(victims, reason)
-            deleted += len(victims)
-        return deleted
 
     def count(self, **increments: int) -> None:
         """Add to counters, in one transaction; a counter begins at 0."""

@@ -7,6 +7,7 @@ journal a free page that it fills again, so the journal stays small whatever the
 
 import math
 import sqlite3
+import time as clock
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -186,10 +187,15 @@ class Writer(Reader):
         ):
             yield from map(Victim._make, rows)
 
-    def _matching(self, wanted: Wanted) -> list[Victim]:
-        """The oldest samples that match, at most a few hundred."""
-        rows = self._query(_MATCHING, wanted._asdict())
-        return [Victim._make(row) for row in rows]
+    def _delete(self, wanted: Wanted, reason: str, now: float | None = None) -> int:
+        """Delete what matches, whoever it is; returns how many."""
+        oldest = None if wanted.age is None else (clock.time() if now is None else now) - wanted.age
+        asked = wanted._asdict() | {"before": oldest}
+        deleted = 0
+        while rows := self._query(_MATCHING, asked):
+            self._evict([Victim._make(row) for row in rows], reason)
+            deleted += len(rows)
+        return deleted
 
     def _least(self, pool: Pool, size: float) -> list[Victim]:
         """The samples that go first and take about ``size`` bytes together."""

@@ -59,14 +59,28 @@ def account(store: Store) -> Account | None:
 
 
 def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates | None, str]:
-    lost = sum(n for name, n in store.counters.items() if "evict" in name or name == "refused")
-    if lost:
-        return None, f"{lost:,} samples found no room in the store, so what is left is no audit"
+    counters = store.counters
+    if gone := _sum(counters, "evicted_age", "purged", "evicted_audit_uploaded"):
+        why = "samples were deleted, or evicted when uploaded, so what is left is no audit"
+        return None, f"{gone:,} {why}"
+    # Of audit samples a random one is evicted or refused, so those that are left stand for all.
+    # Of the others the least valuable is: nobody can say any more what they were.
+    lost = _sum(counters, "evicted_limit", "evicted_quarantine", "evicted_resize")
+    lost += counters.get("refused", 0) + counters.get("refused_quarantine", 0)
+    lost = min(lost, policy.stream.certain)
+    stream = msgspec.structs.replace(
+        policy.stream, certain=policy.stream.certain - lost, blind=policy.stream.blind + lost
+    )
     known = {name: index for index, name in enumerate(info.classes)}
     seen = []
     for one in store.outcomes():
         label = known.get(one.label or PurePosixPath(one.source).parent.name)
         if label is not None and one.propensity:
             seen.append(Seen(label, one.predicted, one.propensity))
-    found = estimate(seen, policy.stream, len(info.classes))
+    found = estimate(seen, stream, len(info.classes))
     return found, "" if found else "no stored sample is labelled with a class of the gate"
+
+
+def _sum(counters: dict[str, int], *names: str) -> int:
+    """Of counters that begin so."""
+    return sum(count for name, count in counters.items() if name.startswith(names))
