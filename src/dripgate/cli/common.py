@@ -1,6 +1,5 @@
 """What the commands share: JSON files, progress bars, and options that recur."""
 
-import re
 import signal
 import sys
 import time
@@ -72,16 +71,6 @@ def _counting(label: str) -> Callable[[int], None]:
             click.echo(f"\r{label} {done:,}", nl=False, err=True)
 
     return show
-
-
-def parse_age(text: str | None) -> float | None:
-    """Seconds from text such as "90d" or "12h"; None stays None. Raises UserError."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,6})(d|h|min)", text.strip())
-    if match is None or not int(match[1]):
-        raise UserError(f"the age {text!r} cannot be read; write it as 90d, 12h or 30min")
-    return float(match[1]) * {"d": 86400, "h": 3600, "min": 60}[match[2]]
 
 
 def percent(share: float) -> str:

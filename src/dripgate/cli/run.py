@@ -10,10 +10,10 @@ import msgspec
 
 from dripgate.cli import describe
 from dripgate.cli.broker import security, security_options, sending, sending_options
-from dripgate.cli.common import Stop, json_option, parse_age, say, show
+from dripgate.cli.common import Stop, json_option, say, show
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
-from dripgate.store import Store, parse_size
+from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Security, name_of, parse_address
 from dripgate.stream.feed import TICK
 from dripgate.stream.loop import BATCH, Summary, run
@@ -74,7 +74,7 @@ def command(
     """
     rules, secure = _rules(options), security(options)
     how = _how(options, secure)
-    age = parse_age(options["max_age"])
+    age = options["max_age"] and parse_duration(options["max_age"])
     check_source(source)
     opened, stop = Gate.load(gate, threads=0), Stop()
     with Store(store, limit) as kept:

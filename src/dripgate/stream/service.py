@@ -89,6 +89,8 @@ class Service:
 
     def report(self, summary: Summary) -> None:
         """Write the line and the file now."""
+        if self._uplink:
+            self._uplink.flush()
         values = self._values(summary)
         self._reported, self._seen = self._clock(), summary.seen
         line: dict[str, Any] = {"time": time.strftime("%FT%TZ", time.gmtime()), "event": "report"}

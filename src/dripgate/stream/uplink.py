@@ -134,7 +134,7 @@ class Uplink:
             self._repeat(now)
             self._send_fresh(now)
         if now - self._flushed > _FLUSH:
-            self._flush(now)
+            self.flush()
 
     @property
     def done(self) -> bool:
@@ -150,12 +150,20 @@ class Uplink:
             self._total["sent"], self._total["sent_messages"], self._total["bytes_sent"],
         )  # fmt: skip
 
+    def flush(self) -> None:
+        """Commit the counters; otherwise done every ten seconds."""
+        counted = {name: n for name, n in self._tally.items() if n}
+        if counted:
+            self._store.count(**counted)
+        self._tally.clear()
+        self._flushed = self._clock()
+
     def close(self) -> None:
         """End the connection; what is not confirmed stays pending in the store."""
         self.link.close()
         self._take_published(self._clock())
         self._take_receipts(self._clock())
-        self._flush(self._clock())
+        self.flush()
 
     # What came back -----------------------------------------------------------------------------
 
@@ -317,10 +325,3 @@ class Uplink:
     def _count(self, **increments: int) -> None:
         self._tally.update(increments)
         self._total.update(increments)
-
-    def _flush(self, now: float) -> None:
-        counted = {name: n for name, n in self._tally.items() if n}
-        if counted:
-            self._store.count(**counted)
-        self._tally.clear()
-        self._flushed = now
