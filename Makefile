@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format demo-rows score-study bench-policy clean
+.PHONY: help env demo test test-slow lint format demo-rows score-study bench-policy soak-uplink bench-uplink clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -30,6 +30,12 @@ test: lint ## everything CI checks: lint, types, import contract, tests
 
 test-slow: $(READY) ## the long versions: 500 kills of the store
 	DRIPGATE_KILLS=500 OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow"
+
+soak-uplink: $(READY) ## 60 kills of broker, receiver and sender in the middle of a backlog
+	DRIPGATE_UPLINK_KILLS=60 OMP_NUM_THREADS=1 $(BIN)/pytest tests/uplink -k whoever_is_killed
+
+bench-uplink: demo ## bytes on the wire against bytes seen: docs/results/uplink.json (needs mosquitto)
+	$(BIN)/python tools/bench_uplink.py demo/digits/gate.onnx demo/digits/stream.zip
 
 lint: $(READY) ## ruff, mypy strict, import contract
 	$(BIN)/ruff check

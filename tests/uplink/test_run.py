@@ -1,8 +1,11 @@
 """run with a broker at both ends: what is kept is sent, and messages can be the samples."""
 
 import json
+import re
+import shlex
 import shutil
 import signal
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
@@ -17,6 +20,7 @@ from dripgate.stream.uplink import Options, Uplink
 from dripgate.types import Decision, Sample
 
 TOPIC = "farm/north"
+_FILES = ("central.db", "kept.db", "gate.onnx", "incoming")
 
 
 @pytest.fixture
@@ -192,3 +196,27 @@ def test_what_is_evicted_on_its_way_is_forgotten(lab):
 
         lab.eventually(over)
         uplink.close()
+
+
+def test_the_commands_of_the_page(lab, loop, stream):
+    """The block of commands in docs/uplink.md, with another port."""
+    page = (Path(__file__).parents[2] / "docs" / "uplink.md").read_text()
+    block = re.search(r"```bash\n(.*?)```", page, re.DOTALL)[1]
+    broker = lab.broker()
+    shutil.copy(loop / "gate.onnx", lab / "gate.onnx")
+    (lab / "incoming").mkdir()
+    for i, (_, payload) in enumerate(stream[:100]):
+        (lab / "incoming" / f"{i}.png").write_bytes(payload)
+    started = {}
+    for line in block.splitlines():
+        words = shlex.split(line.replace("mqtt://127.0.0.1/", broker.address("")), comments=True)
+        assert words[0] == "dripgate"
+        words = [str(lab / word) if word in _FILES else word for word in words]
+        if words[1] == "send":
+            lab.eventually(lambda: counters(lab / "kept.db").get("seen") == 100)
+            assert started["run"].stop() == 0
+        started[words[1]] = lab.command(*words[1:])
+    assert started["send"].wait() == 0, started["send"].log()
+    assert started["receive"].stop() == 0
+    assert lab.samples("central.db").keys() == lab.samples("kept.db").keys()
+    assert lab.count("kept.db")[1] == 0
