@@ -1,7 +1,9 @@
 """What a device sends instead of its whole stream, measured on the wire: docs/results/uplink.json.
 
     dripgate demo --data cifar10 --out demo/cifar10
-    python tools/bench_uplink.py demo/cifar10/gate.onnx demo/cifar10/stream.zip
+    python tools/bench_uplink.py demo/cifar10/gate.onnx demo/cifar10/stream.zip [FIRST]
+
+FIRST: only so many samples of the stream.
 
 Runs the gate with an uplink to a mosquitto on loopback and a receiver behind it. The bytes on the
 wire are those that a counting relay between device and broker forwards, both directions, MQTT's
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from pathlib import Path
 
 from dripgate.store import Store
@@ -54,6 +57,14 @@ class Relay(threading.Thread):
                     to.sendall(data)
 
 
+def beginning(source: Path, folder: Path, count: int) -> Path:
+    """An archive of the first samples of another."""
+    with zipfile.ZipFile(source) as whole, zipfile.ZipFile(folder / "part.zip", "w") as part:
+        for name in whole.namelist()[:count]:
+            part.writestr(name, whole.read(name))
+    return folder / "part.zip"
+
+
 def dripgate(*arguments: object) -> subprocess.Popen[bytes]:
     """A command in the background."""
     command = [sys.executable, "-m", "dripgate", *map(str, arguments)]
@@ -86,7 +97,7 @@ def measure(gate: Path, source: Path, folder: Path, *options: str) -> dict[str, 
         arrived = len(store)
     seen, wire = said["summary"]["bytes_seen"], sum(relay.bytes.values())
     return {
-        "source": source.parent.name,
+        "source": "",
         "options": list(options),
         "samples_seen": said["summary"]["seen"],
         "bytes_seen": seen,
@@ -106,7 +117,9 @@ if __name__ == "__main__":
     gate, source = map(Path, sys.argv[1:3])
     for options in ((), ("--metadata-only",)):
         with tempfile.TemporaryDirectory() as folder:
-            row = measure(gate, source, Path(folder), *options)
+            part = beginning(source, Path(folder), int(sys.argv[3])) if sys.argv[3:] else source
+            row = measure(gate, part, Path(folder), *options)
+            row["source"] = source.parent.name
         rows = [r for r in rows if (r["source"], r["options"]) != (row["source"], list(options))]
         rows.append(row)
         print(json.dumps(row))

@@ -1,18 +1,19 @@
 """Options of the commands that speak to an MQTT broker."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dripgate.cli.common import say
-from dripgate.errors import UserError
+from dripgate.cli.common import Stop, say
+from dripgate.errors import IncompleteError, UserError
 from dripgate.store import parse_size
 from dripgate.stream.broker import Security, read_login
 
 if TYPE_CHECKING:
-    from dripgate.stream.uplink import Options
+    from dripgate.stream.uplink import Options, State, Uplink
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +38,10 @@ _SENDING = (
         "--patience", type=float, default=30.0, show_default=True,
         help="Seconds without a receipt before a sample is sent again.",
     ),
+    click.option(
+        "--give-up", type=float, default=300.0, show_default=True,
+        help="Seconds without a receipt before it ends, when only sending is left to do.",
+    ),
 )  # fmt: skip
 
 
@@ -46,7 +51,7 @@ def security_options(command: F) -> F:
 
 
 def sending_options(command: F) -> F:
-    """--metadata-only, --bandwidth, --confirm, --patience."""
+    """--metadata-only, --bandwidth, --confirm, --patience, --give-up."""
     return _all(_SENDING, command)
 
 
@@ -64,6 +69,25 @@ def sending(options: dict[str, Any]) -> "Options":
     if rate == 0 or options["patience"] <= 0:
         raise UserError("--bandwidth and --patience must be more than nothing")
     return Options(options["metadata_only"], rate, options["confirm"], options["patience"])
+
+
+def drain(uplink: "Uplink", stop: Stop, give_up: float, turn: Callable[[], object]) -> None:
+    """Turn until all is confirmed, a signal, or nothing was confirmed for so many seconds."""
+    confirmed, since = -1, time.monotonic()
+    while not stop() and not uplink.done and time.monotonic() - since < give_up:
+        turn()
+        if uplink.state.confirmed > confirmed:
+            confirmed, since = uplink.state.confirmed, time.monotonic()
+        uplink.link.wait(0.2)
+
+
+def check_all_sent(store: Path, left: int, state: "State", stop: Stop) -> None:
+    """IncompleteError where something is left, unless a signal was the reason."""
+    if left and not stop():
+        raise IncompleteError(
+            f"{left:,} of {store} were not sent: {state.skipped:,} are more than the broker takes"
+            + (f"; {state.trouble}" if state.trouble else "")
+        )
 
 
 class Troubles:

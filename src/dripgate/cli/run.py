@@ -1,6 +1,6 @@
 """dripgate run: the Application Phase."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,19 @@ import click
 import msgspec
 
 from dripgate.cli import describe
-from dripgate.cli.broker import security, security_options, sending, sending_options
+from dripgate.cli.broker import (
+    check_all_sent,
+    drain,
+    security,
+    security_options,
+    sending,
+    sending_options,
+)  # fmt: skip
 from dripgate.cli.common import Stop, json_option, say, show
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
-from dripgate.stream.broker import Security, name_of, parse_address
-from dripgate.stream.feed import TICK
+from dripgate.stream.broker import Address, Security, name_of, parse_address
 from dripgate.stream.loop import BATCH, Summary, run
 from dripgate.stream.service import Service
 from dripgate.stream.sources import How, check_source, open_source
@@ -73,31 +79,30 @@ def command(
     dropped stays measurable; docs/policy.md explains.
     """
     rules, secure = _rules(options), security(options)
-    how = _how(options, secure)
     age = options["max_age"] and parse_duration(options["max_age"])
     check_source(source)
+    address = options["uplink"] and parse_address(options["uplink"])
     opened, stop = Gate.load(gate, threads=0), Stop()
-    with Store(store, limit) as kept:
-        feed = open_source(source, opened.info.input, kept, stop, how)
-        with closing(feed), _uplink(kept, options, secure) as uplink:
-            lasting = options["follow"] or ":" in source
-            service = Service(
-                kept,
-                uplink=uplink,
-                metrics=options["metrics"],
-                interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
-                max_age=age,
-                log=say,
-            )
+    lasting = options["follow"] or ":" in source
+    with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
+        service = Service(
+            kept,
+            uplink=uplink,
+            metrics=options["metrics"],
+            interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
+            max_age=age,
+            log=say,
+        )
+        how = _how(options, secure, uplink.link.wait if uplink else stop.wait)
+        with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
             turn = service.turn if lasting else _progress(service)
             summary = run(opened, feed, kept, batch=batch, rules=rules, on_turn=turn)
-            while uplink and not stop() and not uplink.done:
-                service.turn(summary)
-                uplink.link.wait(TICK)
-            if lasting or options["metrics"]:
-                service.report(summary)
-        on_disk = kept.disk_bytes
-        left, sent = kept.backlog, uplink.state if uplink else None
+        if uplink:
+            drain(uplink, stop, options["give_up"], lambda: service.turn(summary))
+        if lasting or options["metrics"]:
+            service.report(summary)
+        on_disk, left = kept.disk_bytes, kept.backlog
+        sent = uplink.state if uplink else None
     lines = describe.run(summary, store, on_disk)
     show(
         lines + (describe.uplink(sent, left) if sent else []),
@@ -105,6 +110,8 @@ def command(
          "summary": summary, "uplink": sent},
         json_path,
     )  # fmt: skip
+    if sent:
+        check_all_sent(store, left, sent, stop)
 
 
 def _rules(options: dict[str, Any]) -> Rules | None:
@@ -117,7 +124,7 @@ def _rules(options: dict[str, Any]) -> Rules | None:
     return msgspec.structs.replace(Rules(budgets=budgets, duplicates=0.0), **given)
 
 
-def _how(options: dict[str, Any], secure: Security) -> How:
+def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], object]) -> How:
     """How the source is to be read."""
     full = options["when_full"]
     return How(
@@ -129,19 +136,22 @@ def _how(options: dict[str, Any], secure: Security) -> How:
         room=parse_size(options["queue"]),
         drop_oldest=None if full is None else full == "drop",
         security=secure,
+        wait=wait,
     )
 
 
 @contextmanager
-def _uplink(kept: Store, options: dict[str, Any], secure: Security) -> Iterator[Any]:
+def _uplink(
+    kept: Store, address: Address | None, secure: Security, options: dict[str, Any]
+) -> Iterator[Any]:
     """The uplink that was asked for, or None. A broker that is not there yet is waited for."""
-    if options["uplink"] is None:
+    if address is None:
         yield None
         return
     from dripgate.stream.uplink import Uplink
 
-    address, how = parse_address(options["uplink"]), sending(options)
-    with closing(Uplink(kept, address, secure, name_of(kept, options["device"]), how)) as uplink:
+    name, how = name_of(kept, options["device"]), sending(options)
+    with closing(Uplink(kept, address, secure, name, how)) as uplink:
         yield uplink
 
 

@@ -1,18 +1,28 @@
 """dripgate send: what a store has pending, to a receiver, and then it is done."""
 
-import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.broker import Troubles, security, security_options, sending, sending_options
+from dripgate.cli.broker import (
+    Troubles,
+    check_all_sent,
+    drain,
+    security,
+    security_options,
+    sending,
+    sending_options,
+)  # fmt: skip
 from dripgate.cli.common import Stop, json_option, progress, show
-from dripgate.errors import IncompleteError, StoreError
+from dripgate.errors import StoreError
 from dripgate.store import Store
 from dripgate.stream.broker import name_of, parse_address
+
+if TYPE_CHECKING:
+    from dripgate.stream.uplink import Uplink
 
 
 @click.command("send")
@@ -20,13 +30,8 @@ from dripgate.stream.broker import name_of, parse_address
 @click.option("--to", required=True, help="mqtt://host/topic, or mqtts://host/topic for TLS.")
 @sending_options
 @security_options
-@click.option(
-    "--give-up", default=300.0, show_default=True, help="Seconds without progress before it ends."
-)
 @json_option
-def command(
-    store: Path, to: str, give_up: float, json_path: Path | None, **options: Any
-) -> None:  # fmt: skip
+def command(store: Path, to: str, json_path: Path | None, **options: Any) -> None:
     """Send what STORE has pending to 'dripgate receive', and end when all of it is confirmed.
 
     For a store that no 'dripgate run' writes to; a running one sends with --uplink.
@@ -41,26 +46,20 @@ def command(
         name = name_of(opened, options["device"])
         with closing(Uplink(opened, address, secure, name, how)) as uplink:
             uplink.link.connect(stop)
-            _send(uplink, stop, give_up, len(opened) - opened.summary().uploaded)
-        state, left = uplink.state, len(opened) - opened.summary().uploaded
+            _send(uplink, stop, options["give_up"], opened.backlog)
+        state, left = uplink.state, opened.backlog
     value = {"store": str(store), "to": to, "device": name, "left": left, "uplink": state}
     show(describe.uplink(state, left), value, json_path)
-    if left and not stop():
-        raise IncompleteError(
-            f"{left:,} of {store} were not sent: {state.skipped:,} are more than the broker takes"
-            + (f"; {state.trouble}" if state.trouble else "")
-        )
+    check_all_sent(store, left, state, stop)
 
 
-def _send(uplink: Any, stop: Stop, give_up: float, pending: int) -> None:
-    """Until all is confirmed, a signal, or nothing has moved for so many seconds."""
-    confirmed, since, say_trouble = 0, time.monotonic(), Troubles()
+def _send(uplink: "Uplink", stop: Stop, give_up: float, pending: int) -> None:
+    say_trouble = Troubles()
     with progress(pending, "sending") as sent:
-        while not stop() and not uplink.done and time.monotonic() - since < give_up:
+
+        def turn() -> None:
             uplink.turn()
-            state = uplink.state
-            if state.confirmed > confirmed:
-                confirmed, since = state.confirmed, time.monotonic()
-                sent(confirmed)
-            say_trouble(state.trouble)
-            uplink.link.wait(0.2)
+            sent(uplink.state.confirmed)
+            say_trouble(uplink.state.trouble)
+
+        drain(uplink, stop, give_up, turn)

@@ -102,7 +102,8 @@ class Folder(Feed):
     """The files of a folder or archive; with ``follow`` those of a folder, until ``stop()``.
 
     limit: bytes; what has more, or cannot be read, comes without payload and with its problem.
-    position: as ``notes`` gave it. poll, settle: seconds. clock, wait: tell the time and pass it.
+    position: as ``notes`` gave it. poll, settle: seconds. clock, wait: tell the time and pass
+    it; wait may say that it ended early because the loop has something to do.
     Raises DataError at once for what is no folder or archive; later for a damaged archive.
     """
 
@@ -196,8 +197,7 @@ class Folder(Feed):
         left = self._poll
         while left > 0 and not self._stop():
             yield None
-            self._wait(min(left, TICK))
-            left -= TICK
+            left -= TICK / 10 if self._wait(min(left, TICK)) else TICK
 
     def _read(self, name: str, path: Path) -> None:
         """Note what a file is before it is read, to know it again when it is done."""

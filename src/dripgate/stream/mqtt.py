@@ -85,10 +85,11 @@ class Link:
         if message.epoch == self.epoch and message.qos:
             self._client.ack(message.mid, message.qos)
 
-    def wait(self, seconds: float) -> None:
-        """Until something happens, at most so long."""
-        self.news.wait(seconds)
+    def wait(self, seconds: float) -> bool:
+        """Until something happens, at most so long; returns whether it did."""
+        happened = self.news.wait(seconds)
         self.news.clear()
+        return happened
 
     def connect(self, stopped: Callable[[], bool]) -> None:
         """Wait until the connection stands. Raises UplinkError at the first trouble."""

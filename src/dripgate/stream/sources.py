@@ -10,7 +10,8 @@ All give the same samples. Sizes are limited before anything is decoded; pixels 
 it is.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ _LIVE = ("pcm", "camera")
 class How(NamedTuple):
     """follow, processed: of a folder. rate (Hz), overlap (of a window): of PCM. every: seconds
     between two frames of a camera. room, drop_oldest: of the queue of what does not wait.
-    security: of a broker.
+    security: of a broker. wait: how a followed folder passes the time, as in ``Folder``.
     """
 
     follow: bool = False
@@ -39,6 +40,7 @@ class How(NamedTuple):
     room: int = ROOM
     drop_oldest: bool | None = None
     security: Security = Security()
+    wait: Callable[[float], object] = time.sleep
 
 
 def watch(path: str | Path, *, follow: bool = False, **options: Any) -> Iterator[Sample]:
@@ -79,7 +81,8 @@ def open_source(source: str, spec: InputSpec, store: Store, stop: Stop, how: How
         return Topic(address, how.security, name, stop, room=how.room, drop_oldest=drop)
     position = store.meta.get(POSITION, "")
     return Folder(
-        source, follow=how.follow, processed=how.processed, position=position, stop=stop
+        source, follow=how.follow, processed=how.processed, position=position, stop=stop,
+        wait=how.wait,
     )  # fmt: skip
 
 

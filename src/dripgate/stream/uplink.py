@@ -225,8 +225,9 @@ class Uplink:
         for id in self._numbers.values():
             if id in self._waiting:
                 self._waiting[id].acked = -math.inf  # overdue
-        self._numbers.clear()
         self.link.renew()
+        self._numbers.clear()  # the new connection numbers anew
+        self._published.clear()
 
     # What goes out ------------------------------------------------------------------------------
 
@@ -243,8 +244,11 @@ class Uplink:
             if not answered:
                 self._ask_at, self._pause = now + self._pause, min(2 * self._pause, RAREST)
             stored = self._store.get(id)
-            if stored is None or not self._send(stored):
-                del self._waiting[id]  # evicted meanwhile, or the broker takes less than before
+            if stored is None:  # evicted meanwhile
+                del self._waiting[id]
+            elif not self._send(stored):  # the broker takes less than before
+                del self._waiting[id]
+                self._skipped.add(id)
 
     def _send_fresh(self, now: float) -> None:
         while (
