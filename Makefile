@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy bench-price
-.PHONY: bench-run soak clean
+.PHONY: bench-run soak soak-uplink bench-uplink clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,12 @@ soak: $(READY) ## kills, power loss, failing disks, broken files, a million samp
 
 bench-run: $(READY) ## run beside bare onnxruntime, and commits: docs/results/reliability.json
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_run.py
+
+soak-uplink: $(READY) ## 60 kills of broker, receiver and sender in the middle of a backlog
+	DRIPGATE_UPLINK_KILLS=60 OMP_NUM_THREADS=1 $(BIN)/pytest tests/uplink -k whoever_is_killed
+
+bench-uplink: demo ## bytes on the wire against bytes seen: docs/results/uplink.json (needs mosquitto)
+	$(BIN)/python tools/bench_uplink.py demo/digits/gate.onnx demo/digits/stream.zip
 
 lint: $(READY) ## ruff, mypy strict, import contract
 	$(BIN)/ruff check

@@ -6,7 +6,9 @@ DripgateError
 │   ├── ModelError      a model, its weights or its target layer
 │   ├── GateError       a gate file
 │   ├── StoreError      a store file
+│   ├── UplinkError     a broker, its topic, credentials or certificate
 │   └── MissingExtra    a part of dripgate that is not installed
+├── IncompleteError     not everything was sent; what is left stays pending
 ├── ParityError         an exported graph disagrees with autograd: our fault, nothing is written
 └── UnreadableError     one sample cannot be decoded; streams count it and go on
 
@@ -38,6 +40,10 @@ class StoreError(UserError):
     """A store file cannot be used."""
 
 
+class UplinkError(UserError):
+    """A broker, or a topic, credentials or a certificate for it, cannot be used."""
+
+
 class MissingExtra(UserError):  # noqa: N818 - reads as what it is
     """A part of dripgate that needs an extra which is not installed."""
 
@@ -46,6 +52,10 @@ class MissingExtra(UserError):  # noqa: N818 - reads as what it is
             f"{what} needs the '{extra}' extra, which is not installed here; "
             f"run: pip install 'dripgate[{extra}]'"
         )
+
+
+class IncompleteError(DripgateError):
+    """Not everything could be sent; what is left is still in the store."""
 
 
 class ParityError(DripgateError):

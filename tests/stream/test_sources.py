@@ -9,7 +9,7 @@ import pytest
 from dripgate.data import iter_files
 from dripgate.errors import DataError, UnreadableError
 from dripgate.media import decode
-from dripgate.stream import sources
+from dripgate.stream import folder as followed
 from dripgate.stream.sources import watch
 from dripgate.types import ImageInput
 
@@ -43,7 +43,13 @@ class World:
 
     def watch(self, folder, **options):
         return watch(
-            folder, follow=True, clock=self.clock, wait=self.wait, stop=self.over, **options
+            folder,
+            follow=True,
+            clock=self.clock,
+            wait=self.wait,
+            stop=self.over,
+            poll=0.1,
+            **options,
         )
 
 
@@ -178,7 +184,7 @@ def test_a_clock_set_back_loses_nothing(folder):
 
 
 def test_more_new_files_than_are_held_at_once(folder, monkeypatch):
-    monkeypatch.setattr(sources, "BATCH", 3)
+    monkeypatch.setattr(followed, "BATCH", 3)
     put(folder, **{f"f{i}": b"" for i in range(10)})
     given = [s.source for s in World(nothing).watch(folder)]
     assert sorted(given) == sorted(f"f{i}" for i in range(10))

@@ -9,7 +9,7 @@ from dripgate import __version__
 from dripgate.errors import DripgateError, UserError
 
 _COMMANDS = (
-    "demo", "train", "fit", "run", "retrain", "export", "inspect", "purge", "bench",
+    "demo", "train", "fit", "run", "send", "receive", "retrain", "export", "inspect", "purge", "bench",
 )  # fmt: skip
 
 
@@ -65,4 +65,6 @@ _EXTRAS = {
     "matplotlib": "bench",
     "scipy": "bench",
     "skactiveml": "bench",
+    "paho": "mqtt",
+    "cv2": "camera",
 }

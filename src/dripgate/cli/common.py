@@ -1,6 +1,8 @@
 """What the commands share: JSON files, progress bars, and options that recur."""
 
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,3 +76,28 @@ def _counting(label: str) -> Callable[[int], None]:
 def percent(share: float) -> str:
     """0.3141 → '31.4 %'."""
     return f"{100 * share:.1f} %"
+
+
+class Stop:
+    """Ctrl-C and SIGTERM ask for an end: what was begun is finished, committed and reported.
+
+    The handler sets a plain attribute: anything with a lock could wait for itself in it.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        """Whether an end was asked for."""
+        return self.asked
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not on after a signal."""
+        end = time.monotonic() + seconds
+        while not self.asked and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True

@@ -1,16 +1,24 @@
 """Gates, stores and runs in lines for people."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dripgate.cli.common import percent
-from dripgate.gate_info import GateInfo
-from dripgate.policy import Alarm, Interval
-from dripgate.store.records import Summary as StoreSummary
 from dripgate.store.size import format_size
-from dripgate.stream.account import Account
-from dripgate.stream.loop import Summary as RunSummary
+
+if TYPE_CHECKING:  # what is described need not be imported to describe something else
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dripgate.gate_info import GateInfo
+    from dripgate.policy import Alarm, Interval
+    from dripgate.store.records import Summary as StoreSummary
+    from dripgate.stream.account import Account
+    from dripgate.stream.loop import Summary as RunSummary
+    from dripgate.stream.receive import Tally
+    from dripgate.stream.uplink import State
 
 
 def gate(info: GateInfo) -> list[str]:
@@ -77,6 +85,8 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
         f"{summary.refused:,} found no room",
         f"storage saved {percent(saved):>8}  {path} takes {format_size(on_disk)}",
     ]
+    if summary.lost:
+        lines.append(f"lost         {summary.lost:>9,}  before a verdict: slower than the source")
     lines += _reasons(summary.reasons)
     lines += [f"  unreadable {entry.source}: {entry.cause}" for entry in summary.unreadable_named]
     return lines
@@ -142,3 +152,23 @@ def _alarm(alarm: Alarm) -> str:
         f"{alarm.statistic:.1f} standard deviations, stability index {alarm.psi:.2f}, "
         f"{alarm.windows} windows"
     )
+
+
+def uplink(state: State, left: int) -> list[str]:
+    """What an uplink did, in lines for people."""
+    lines = [
+        f"sent         {state.confirmed:>9,}  confirmed, in {state.messages:,} messages of "
+        f"{format_size(state.bytes)}",
+        f"pending      {left:>9,}  of which {state.skipped:,} too large for the broker",
+    ]
+    return lines + ([f"uplink       {state.trouble}"] if state.trouble else [])
+
+
+def received(tally: Tally) -> list[str]:
+    """What came to a receiver, in lines for people."""
+    return [
+        f"received {tally.messages:,} messages, {format_size(tally.bytes)}: "
+        f"{tally.stored:,} stored, {tally.present:,} were there already, "
+        f"{tally.refused:,} found no room, "
+        f"{tally.metadata:,} without payload, {tally.invalid:,} invalid"
+    ]

@@ -1,30 +1,49 @@
 """dripgate run: the Application Phase."""
 
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Event
+from typing import Any
 
 import click
 import msgspec
 
 from dripgate.cli import describe
-from dripgate.cli.common import json_option, say, show
+from dripgate.cli.broker import (
+    check_all_sent,
+    drain,
+    security,
+    security_options,
+    sending,
+    sending_options,
+)  # fmt: skip
+from dripgate.cli.common import Stop, json_option, say, show
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
-from dripgate.store import Store
-from dripgate.stream.loop import BATCH, run
-from dripgate.stream.sources import watch
-from dripgate.types import Sample
+from dripgate.store import Store, parse_duration, parse_size
+from dripgate.stream.broker import Address, Security, name_of, parse_address
+from dripgate.stream.loop import BATCH, Summary, run
+from dripgate.stream.service import Service
+from dripgate.stream.sources import How, check_source, open_source
+
+_SAID_EVERY = 1000
 
 
 @click.command("run")
 @click.argument("gate", type=click.Path(path_type=Path))
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option("--store", required=True, type=click.Path(path_type=Path), help="Store to keep in.")
 @click.option("--limit", help="Most the store may take on disk, such as 500MB; remembered.")
+@click.option("--max-age", help="Delete samples that are older, such as 90d or 12h.")
 @click.option("--follow", is_flag=True, help="Go on as files arrive, until Ctrl-C or SIGTERM.")
-@click.option("--batch", default=BATCH, show_default=True, help="Samples decided together.")
+@click.option(
+    "--processed",
+    default="keep",
+    show_default=True,
+    metavar="keep|remove|move:DIR",
+    help="What becomes of a file once the verdict about it is durable.",
+)
+@click.option("--batch", default=BATCH, show_default=True, help="Most samples decided together.")
 @click.option("--keep", type=float, help="Share to keep, such as 0.05; else the gate's band.")
 @click.option("--budget", multiple=True, help="200/h, 500MB/week, …; may be given several times.")
 @click.option("--audit", type=float, help="Share kept whatever the score, such as 0.01.")
@@ -33,56 +52,120 @@ from dripgate.types import Sample
     type=float,
     help="Keep a scene once; share of distinct scenes that may be lost by it. 0 is off.",
 )
+@click.option("--rate", type=int, help="Of pcm:-, in Hz; the gate's if not given.")
+@click.option("--overlap", default=0.5, show_default=True, help="Of the windows of pcm:-.")
+@click.option("--every", default=0.0, help="Seconds between two frames of camera:…; 0 is all.")
+@click.option("--queue", default="64MB", show_default=True, help="Memory for what waits.")
+@click.option(
+    "--when-full",
+    type=click.Choice(["drop", "wait"]),
+    help="Lose the oldest that wait, counted, or make the source wait.",
+)
+@click.option("--uplink", help="Send what is kept to mqtt://host/topic or mqtts://host/topic.")
+@sending_options
+@security_options
+@click.option("--metrics", type=click.Path(path_type=Path), help="File for Prometheus, NAME.prom.")
+@click.option("--interval", type=float, help="Seconds between two reports; 60 if it goes on.")
 @json_option
 def command(
-    gate: Path, source: Path, store: Path, limit: str | None, follow: bool, batch: int,
-    keep: float | None, budget: tuple[str, ...], audit: float | None, duplicates: float | None,
-    json_path: Path | None,
+    gate: Path, source: str, store: Path, limit: str | None, batch: int, json_path: Path | None,
+    **options: Any,
 ) -> None:  # fmt: skip
-    """Decide about every sample of SOURCE, a folder or an archive, and store what GATE keeps.
+    """Decide about every sample of SOURCE and store what GATE keeps.
+
+    SOURCE is a folder or an archive, pcm:- (raw 16-bit PCM on standard input), camera:0 or
+    camera:film.mp4, or mqtt://host/topic. A run that was interrupted goes on where it stopped.
 
     With --keep, --budget, --audit or --duplicates a policy decides on top of the gate: shares and
     budgets are kept to, a scene is kept once, no class dries up, and a few samples are kept at
     random so that what is dropped stays measurable; docs/policy.md explains.
     """
-    rules = _rules(keep, budget, audit, duplicates)
-    opened = Gate.load(gate, threads=0)
-    stop = _stop_on_signals()
-    samples = _reported(watch(source, follow=follow, stop=stop.is_set))
-    with Store(store, limit) as kept:
-        summary = run(opened, samples, kept, batch=1 if follow else batch, rules=rules)
-        on_disk = kept.disk_bytes
+    rules, secure = _rules(options), security(options)
+    age = options["max_age"] and parse_duration(options["max_age"])
+    check_source(source)
+    address = options["uplink"] and parse_address(options["uplink"])
+    opened, stop = Gate.load(gate, threads=0), Stop()
+    lasting = options["follow"] or ":" in source
+    with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
+        service = Service(
+            kept,
+            uplink=uplink,
+            metrics=options["metrics"],
+            interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
+            max_age=age,
+            log=say,
+        )
+        how = _how(options, secure, uplink.link.wait if uplink else stop.wait)
+        with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
+            turn = service.turn if lasting else _progress(service)
+            summary = run(opened, feed, kept, batch=batch, rules=rules, on_turn=turn)
+        if uplink:
+            drain(uplink, stop, options["give_up"], lambda: service.turn(summary))
+        if lasting or options["metrics"]:
+            service.report(summary)
+        on_disk, left = kept.disk_bytes, kept.backlog
+        sent = uplink.state if uplink else None
+    lines = describe.run(summary, store, on_disk)
     show(
-        describe.run(summary, store, on_disk),
-        {"gate": str(gate), "source": str(source), "store": str(store), "store_bytes": on_disk,
-         "summary": summary},
+        lines + (describe.uplink(sent, left) if sent else []),
+        {"gate": str(gate), "source": source, "store": str(store), "store_bytes": on_disk,
+         "summary": summary, "uplink": sent},
         json_path,
     )  # fmt: skip
+    if sent:
+        check_all_sent(store, left, sent, stop)
 
 
-def _rules(
-    keep: float | None, budget: tuple[str, ...], audit: float | None, duplicates: float | None
-) -> Rules | None:
+def _rules(options: dict[str, Any]) -> Rules | None:
     """What was asked of a policy; None where nothing was."""
-    asked = {"keep": keep, "audit": audit, "duplicates": duplicates}
+    asked = {name: options[name] for name in ("keep", "audit", "duplicates")}
     given = {name: value for name, value in asked.items() if value is not None}
-    if not given and not budget:
+    if not given and not options["budget"]:
         return None
-    rules = Rules(budgets=tuple(parse_allowance(text) for text in budget))
+    rules = Rules(budgets=tuple(parse_allowance(text) for text in options["budget"]))
     return msgspec.structs.replace(rules, **given)
 
 
-def _stop_on_signals() -> Event:
-    """Ctrl-C and SIGTERM end the stream: what was read is decided, committed and reported."""
-    stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], object]) -> How:
+    """How the source is to be read."""
+    full = options["when_full"]
+    return How(
+        follow=options["follow"],
+        processed=options["processed"],
+        rate=options["rate"],
+        overlap=options["overlap"],
+        every=options["every"],
+        room=parse_size(options["queue"]),
+        drop_oldest=None if full is None else full == "drop",
+        security=secure,
+        wait=wait,
+    )
 
 
-def _reported(samples: Iterator[Sample], every: int = 1000) -> Iterator[Sample]:
-    """The same samples; says now and then how many there were."""
-    for count, sample in enumerate(samples, 1):
-        yield sample
-        if count % every == 0:
-            say(f"{count:,} samples")
+@contextmanager
+def _uplink(
+    kept: Store, address: Address | None, secure: Security, options: dict[str, Any]
+) -> Iterator[Any]:
+    """The uplink that was asked for, or None. A broker that is not there yet is waited for."""
+    if address is None:
+        yield None
+        return
+    from dripgate.stream.uplink import Uplink
+
+    name, how = name_of(kept, options["device"]), sending(options)
+    with closing(Uplink(kept, address, secure, name, how)) as uplink:
+        yield uplink
+
+
+def _progress(service: Service) -> Any:
+    """The service, and now and then how many samples there were."""
+    said = 0
+
+    def turn(summary: Summary) -> None:
+        nonlocal said
+        service.turn(summary)
+        if summary.seen // _SAID_EVERY > said:
+            said = summary.seen // _SAID_EVERY
+            say(f"{summary.seen:,} samples")
+
+    return turn

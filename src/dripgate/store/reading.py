@@ -111,6 +111,11 @@ class Reader:
         rows = self._part(_PENDING, {"after": found[0][0] if found else 0}, limit)
         return [stored_sample(row[1:]) for row in rows]
 
+    @property
+    def backlog(self) -> int:
+        """How many samples are not uploaded yet."""
+        return int(self._query("SELECT count(*) FROM samples WHERE uploaded = 0")[0][0])
+
     def outcomes(self) -> list[Outcome]:
         """What was decided about each sample, and its label, without the payloads."""
         return [Outcome(*row) for row in self._query(_OUTCOMES)]

@@ -4,7 +4,6 @@ import base64
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 
 import msgspec
 
@@ -12,15 +11,19 @@ from dripgate.errors import StoreError
 from dripgate.gate import Gate
 from dripgate.policy import Policy, Rules
 from dripgate.store import Store
+from dripgate.stream.feed import Feed
 from dripgate.types import Decision, Reason, Sample, Verdict
 
 #: Samples decided together: onnxruntime is about twice as fast per sample at 64 as at 1.
 BATCH = 64
+#: Bytes of payloads that end a batch before it is full.
+BATCH_BYTES = 32 << 20
 #: Unreadable samples that a summary names; all are counted.
 NAMED = 20
 #: Where the store notes what the policy remembers.
 POLICY = "policy"
 
+OnTurn = Callable[["Summary"], None]
 OnVerdicts = Callable[[list[tuple[Sample, Verdict]]], None]
 
 
@@ -44,7 +47,8 @@ class Summary(msgspec.Struct, kw_only=True):
     """What a run did. Bytes are payload bytes; ``bytes_stored`` counts kept and quarantined.
 
     stored: samples newly written. present: were in the store already. refused: the store was
-    full of more valuable ones. reasons: verdicts by "decision: reason".
+    full of more valuable ones. lost: came and were thrown away because the loop was too slow.
+    reasons: verdicts by "decision: reason".
     """
 
     seen: int = 0
@@ -55,6 +59,7 @@ class Summary(msgspec.Struct, kw_only=True):
     stored: int = 0
     present: int = 0
     refused: int = 0
+    lost: int = 0
     bytes_seen: int = 0
     bytes_stored: int = 0
     seconds: float = 0.0
@@ -65,19 +70,21 @@ class Summary(msgspec.Struct, kw_only=True):
 
 def run(
     gate: Gate,
-    source: Iterable[Sample],
+    source: Iterable[Sample | None],
     store: Store,
     *,
     batch: int = BATCH,
     rules: Rules | None = None,
     on_verdicts: OnVerdicts | None = None,
+    on_turn: OnTurn | None = None,
 ) -> Summary:
     """Decide about every sample and store what is kept or quarantined; a commit per batch.
 
     rules: what a policy makes of the gate's verdicts; None leaves them as they are. The policy's
     memory is in the store, written with each batch, so a later run goes on where this one ended.
-    on_verdicts: is given each batch's samples and verdicts when they are durable. A broken
-    sample is counted with its cause and never stops the stream. Raises StoreError where the
+    on_verdicts: is given each batch's samples and verdicts when they are durable. on_turn: is
+    given the summary after each batch, and now and then where nothing comes. A broken sample is
+    counted with its cause and never stops the stream. Raises StoreError where the
     store cannot be written, DataError where the source itself breaks.
     """
     started = time.perf_counter()
@@ -85,18 +92,21 @@ def run(
     store.set_meta("gate", gate.info.to_json())
     store.set_meta("gate_id", gate.id)
     policy = Policy(rules, gate.info, saved_policy(store)) if rules else None
-    for samples in _batches(source, batch):
-        if policy:
-            verdicts = policy(samples, *gate.observe_batch(samples))
-        else:
-            verdicts = gate.decide_batch(samples)
-        pairs = list(zip(samples, verdicts, strict=True))
-        _store(store, pairs, policy, summary)
-        for sample, verdict in pairs:
-            _count(summary, sample, verdict)
+    feed = source if isinstance(source, Feed) else Feed(source)
+    for samples in _batches(feed, batch):
+        if samples:
+            pairs = list(zip(samples, _decide(gate, policy, samples), strict=True))
+            _store(store, pairs, policy, feed, summary)
+            feed.done(samples)
+            for sample, verdict in pairs:
+                _count(summary, sample, verdict)
+            if on_verdicts:
+                on_verdicts(pairs)
         summary.seconds = time.perf_counter() - started
-        if on_verdicts:
-            on_verdicts(pairs)
+        if on_turn:
+            on_turn(summary)
+    for key, text in feed.notes().items():
+        store.set_meta(key, text)
     return summary
 
 
@@ -110,15 +120,29 @@ def saved_policy(store: Store) -> bytes:
         ) from None
 
 
+def _decide(gate: Gate, policy: Policy | None, samples: list[Sample]) -> list[Verdict]:
+    if policy:
+        return policy(samples, *gate.observe_batch(samples))
+    return gate.decide_batch(samples)
+
+
 def _store(
-    store: Store, pairs: list[tuple[Sample, Verdict]], policy: Policy | None, summary: Summary
+    store: Store,
+    pairs: list[tuple[Sample, Verdict]],
+    policy: Policy | None,
+    feed: Feed,
+    summary: Summary,
 ) -> None:
     worth = [(sample, verdict) for sample, verdict in pairs if verdict.stored]
     counted = Counter(verdict.decision.value for _, verdict in pairs)
     counted["seen"] = len(pairs)
     counted["unreadable"] = sum(v.reason is Reason.UNREADABLE for _, v in pairs)
     counted["bytes_seen"] = sum(len(sample.payload) for sample, _ in pairs)
-    meta = {POLICY: base64.b64encode(policy.save()).decode()} if policy else {}
+    lost = feed.lost
+    counted["lost"], summary.lost = lost - summary.lost, lost
+    meta = dict(feed.notes())
+    if policy:
+        meta[POLICY] = base64.b64encode(policy.save()).decode()
     for outcome in store.put_many(worth, counters=counted, meta=meta):
         setattr(summary, outcome.value, getattr(summary, outcome.value) + 1)
 
@@ -147,7 +171,16 @@ def _count(summary: Summary, sample: Sample, verdict: Verdict) -> None:
         of_class.quarantined += 1
 
 
-def _batches(source: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    samples = iter(source)
-    while batch := list(islice(samples, size)):
+def _batches(feed: Feed, size: int) -> Iterator[list[Sample]]:
+    """What is there, up to ``size``: a feed that pauses is not waited for."""
+    batch: list[Sample] = []
+    held = 0
+    for sample in feed:
+        if sample is not None:
+            batch.append(sample)
+            held += len(sample.payload)
+        if sample is None or len(batch) == size or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
         yield batch

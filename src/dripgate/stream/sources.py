@@ -1,90 +1,104 @@
-"""Where samples come from on the device: a folder, an archive, or a folder that grows.
+"""Where samples come from on the device, opened by name.
 
-A growing folder is read in the order of the files' times of change (the kernel's ctime, which no
-copy or move can set back), and all that is remembered of the files already given is the last
-one's time and name: memory does not grow with the stream. A file is left alone until it has not
-changed for ``settle`` seconds, so that one being written is not taken half. Hence
+    incoming/          a folder; with follow also what arrives in it later
+    stream.zip         an archive
+    pcm:-              a microphone: raw 16-bit PCM on standard input
+    camera:0           a camera, by number or address; camera:film.mp4 a film
+    mqtt://host/topic  messages, one sample each
 
-* each file is given once, and once more whenever it is written or renamed again;
-* where the machine's clock is set back, files of the time lived twice are given twice: the same
-  bytes are the same sample, so a store holds them once;
-* a restart gives all files again that are still there.
+All give the same samples. Sizes are limited before anything is decoded; pixels and durations when
+it is.
 """
 
-import heapq
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from dripgate.data.files import check, iter_files, listing, read_file
+from dripgate.data.files import check
 from dripgate.errors import DataError
-from dripgate.media import DEFAULT_LIMITS
-from dripgate.types import Sample
+from dripgate.store import Store
+from dripgate.stream.broker import Security, is_address, name_of, parse_address
+from dripgate.stream.feed import ROOM, Feed, Stop
+from dripgate.stream.folder import POSITION, Folder
+from dripgate.types import AudioInput, InputSpec, Sample
 
-#: Names held at once; a folder with more new files is listed again for the rest.
-BATCH = 50_000
+_LIVE = ("pcm", "camera")
 
 
-def watch(
-    path: str | Path,
-    *,
-    follow: bool = False,
-    poll: float = 1.0,
-    settle: float = 2.0,
-    stop: Callable[[], bool] | None = None,
-    limit: int = DEFAULT_LIMITS.payload_bytes,
-    clock: Callable[[], float] = time.time,
-    wait: Callable[[float], object] = time.sleep,
-) -> Iterator[Sample]:
+class How(NamedTuple):
+    """follow, processed: of a folder. rate (Hz), overlap (of a window): of PCM. every: seconds
+    between two frames of a camera. room, drop_oldest: of the queue of what does not wait.
+    security: of a broker. wait: how a followed folder passes the time, as in ``Folder``.
+    """
+
+    follow: bool = False
+    processed: str = "keep"
+    rate: int | None = None
+    overlap: float = 0.5
+    every: float = 0.0
+    room: int = ROOM
+    drop_oldest: bool | None = None
+    security: Security = Security()
+    wait: Callable[[float], object] = time.sleep
+
+
+def watch(path: str | Path, *, follow: bool = False, **options: Any) -> Iterator[Sample]:
     """Samples from a folder or an archive; with ``follow`` from a folder, until ``stop()``.
 
     A file that cannot be read, or has more than ``limit`` bytes, comes as a sample without
     payload whose ``problem`` says why: decoding it raises UnreadableError, so it is counted as
-    any other broken one. poll, settle: seconds. clock, wait: what tells the time and passes it.
+    any other broken one. options: limit, stop, poll, settle, clock, wait of ``Folder``.
     Raises DataError at once for what is no folder or archive; later for a damaged archive.
     """
-    path = Path(path).expanduser()
-    check(path)
-    if follow and not path.is_dir():
-        raise DataError(f"{path}: an archive does not grow; leave out follow, or give a folder")
-    stopped = stop or (lambda: False)
-    if not follow:
-        return _once(path, limit, stopped)
-    return _follow(path, limit, stopped, poll, settle, clock, wait)
+    feed = Folder(path, follow=follow, **options)
+    return (sample for sample in feed if sample is not None)
 
 
-def _once(path: Path, limit: int, stopped: Callable[[], bool]) -> Iterator[Sample]:
-    for name, payload, problem in iter_files(path, limit):
-        if stopped():
-            return
-        yield Sample(payload, name, problem=problem)
+def check_source(source: str) -> None:
+    """DataError or UplinkError where this can be no source, before anything is made for it."""
+    kind, _, rest = source.partition(":")
+    if is_address(source):
+        parse_address(source, wildcards=True)
+    elif not (kind in _LIVE and rest):
+        check(Path(source).expanduser())
 
 
-def _follow(
-    folder: Path,
-    limit: int,
-    stopped: Callable[[], bool],
-    poll: float,
-    settle: float,
-    clock: Callable[[], float],
-    wait: Callable[[float], object],
-) -> Iterator[Sample]:
-    given = (0, "")  # time of change in ns, and name, of the last file given
-    while not stopped():
-        horizon = int((clock() - settle) * 1e9)
-        if given[0] > horizon:  # the clock was set back: what is written now must not be missed
-            given = (horizon, "")
-        settled = (
-            (status.st_ctime_ns, name, path)
-            for name, path, status in listing(folder)
-            if given < (status.st_ctime_ns, name) and status.st_ctime_ns <= horizon
-        )
-        batch = heapq.nsmallest(BATCH, settled)
-        for changed, name, path in batch:
-            if stopped():
-                return
-            if read := read_file(path, limit):
-                yield Sample(read[0], name, problem=read[1])
-            given = (changed, name)
-        if len(batch) < BATCH:
-            wait(poll)
+def open_source(source: str, spec: InputSpec, store: Store, stop: Stop, how: How) -> Feed:
+    """The feed of a source, for a gate that takes ``spec`` and a store that notes how far it came.
+
+    Raises DataError, and UplinkError for a broker.
+    """
+    kind, _, rest = source.partition(":")
+    if kind in _LIVE and rest:
+        return _pcm(rest, spec, stop, how) if kind == "pcm" else _camera(rest, stop, how)
+    if is_address(source):
+        from dripgate.stream.topic import Topic
+
+        drop = bool(how.drop_oldest)
+        name = name_of(store)
+        address = parse_address(source, wildcards=True)
+        return Topic(address, how.security, name, stop, room=how.room, drop_oldest=drop)
+    position = store.meta.get(POSITION, "")
+    return Folder(
+        source, follow=how.follow, processed=how.processed, position=position, stop=stop,
+        wait=how.wait,
+    )  # fmt: skip
+
+
+def _pcm(rest: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
+    from dripgate.stream.pcm import microphone
+
+    if rest != "-":
+        raise DataError(f"pcm:{rest}: PCM is read from standard input only; write pcm:-")
+    if not isinstance(spec, AudioInput):
+        raise DataError(f"pcm:-: this gate takes {spec.shape} {spec.dtype}, not audio; fit one on "
+                        "recordings, or give another source")  # fmt: skip
+    drop = how.drop_oldest is not False
+    return microphone(spec, how.rate, how.overlap, stop, room=how.room, drop_oldest=drop)
+
+
+def _camera(rest: str, stop: Stop, how: How) -> Feed:
+    from dripgate.stream.camera import camera
+
+    return camera(rest, how.every, stop, room=how.room, drop_oldest=how.drop_oldest)

@@ -1,0 +1,51 @@
+"""dripgate receive: what devices send, into a store."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dripgate.cli import describe
+from dripgate.cli.broker import Troubles, security, security_options
+from dripgate.cli.common import Stop, json_option, say, show
+from dripgate.store import Store
+from dripgate.stream.broker import name_of, parse_address
+
+
+@click.command("receive")
+@click.argument("address")
+@click.option("--store", required=True, type=click.Path(path_type=Path), help="Store to keep in.")
+@click.option("--limit", help="Most the store may take; beyond it the least valuable are lost.")
+@security_options
+@click.option("--interval", default=60.0, show_default=True, help="Seconds between two reports.")
+@json_option
+def command(
+    address: str, store: Path, limit: str | None, interval: float, json_path: Path | None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Put what devices send to ADDRESS, mqtt://host/topic, into a store, until Ctrl-C or SIGTERM.
+
+    Each sample once, with its verdict; a device forgets that it must be sent when it is here.
+    Records of samples that are sent without payload go to STORE.metadata.jsonl.
+    """
+    from dripgate.stream.receive import Receiver
+
+    where, secure, stop = parse_address(address), security(options), Stop()
+    say_trouble, reported = Troubles(), time.monotonic()
+    with (
+        Store(store, limit) as opened,
+        Receiver(
+            opened, where, secure, name_of(opened, options["device"]),
+            on_refused=lambda topic, cause: say(f"refused {topic}: {cause}"),
+        ) as receiver,
+    ):  # fmt: skip
+        receiver.link.connect(stop)
+        while not stop():
+            receiver.turn(0.2)
+            say_trouble(receiver.link.trouble)
+            if time.monotonic() - reported >= interval:
+                say(describe.received(receiver.tally)[0])
+                reported = time.monotonic()
+    value = {"address": address, "store": str(store), "received": receiver.tally}
+    show(describe.received(receiver.tally), value, json_path)

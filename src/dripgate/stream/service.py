@@ -1,0 +1,160 @@
+"""What a run that lasts does beside deciding: it sends, forgets what is too old, and reports.
+
+A report is one line of JSON for the journal, and the same numbers as a file that Prometheus'
+node_exporter collects, written whole or not at all. Totals are the store's counters: they go on
+after a restart.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dripgate.errors import UserError
+from dripgate.files import write_whole
+from dripgate.store import Store
+from dripgate.stream.loop import Summary
+
+#: Seconds between two looks for samples that are too old.
+EXPIRE = 3600.0
+
+#: Counters of the store → what the metric is.
+_TOTALS = {
+    "seen": "Samples that came.",
+    "bytes_seen": "Payload bytes that came.",
+    "keep": "Samples with the verdict keep.",
+    "drop": "Samples with the verdict drop.",
+    "quarantine": "Samples with the verdict quarantine.",
+    "unreadable": "Samples that could not be decoded.",
+    "lost": "Samples thrown away before a verdict because the loop was too slow.",
+    "sent": "Samples that the receiver has confirmed.",
+    "sent_messages": "Messages published, repeats included.",
+    "bytes_sent": "Bytes of messages published, repeats included.",
+}
+_GAUGES = {
+    "store_samples": "Samples in the store.",
+    "store_bytes": "Bytes of the store on disk.",
+    "store_limit_bytes": "Most that the store may take; 0 is no limit.",
+    "pending": "Samples in the store that the receiver has not confirmed.",
+    "uplink_connected": "1 while the connection to the broker stands.",
+    "uplink_waiting": "Samples sent and not confirmed.",
+    "uplink_skipped": "Samples that the broker does not take.",
+    "memory_bytes": "Resident memory of the process.",
+    "samples_per_second": "Samples per second since the last report.",
+    "report_time_seconds": "When this was written.",
+}
+
+
+class Service:
+    """Give ``turn`` to the loop as ``on_turn``; ``report`` once more at the end.
+
+    uplink: an ``Uplink``. metrics: file. interval: seconds between reports, None is none. log: is
+    given a line per report. max_age: seconds after which samples are deleted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        uplink: Any = None,
+        metrics: Path | None = None,
+        interval: float | None = None,
+        max_age: float | None = None,
+        log: Callable[[str], object] = print,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._uplink, self._metrics = store, uplink, metrics
+        self._interval, self._max_age, self._log = interval, max_age, log
+        self._clock, self._reported, self._expired = clock, clock(), -EXPIRE
+        self._seen = 0
+        self._trouble = ""
+
+    def turn(self, summary: Summary) -> None:
+        """Do what is due. Raises StoreError and, for a file that cannot be written, UserError."""
+        now = self._clock()
+        if self._uplink:
+            self._uplink.turn()
+            trouble = self._uplink.state.trouble
+            if trouble != self._trouble:
+                self._log(trouble or "uplink: the connection stands")
+            self._trouble = trouble
+        if self._max_age is not None and now - self._expired >= EXPIRE:
+            self._store.expire(self._max_age)
+            self._expired = now
+        if self._interval is not None and now - self._reported >= self._interval:
+            self.report(summary)
+
+    def report(self, summary: Summary) -> None:
+        """Write the line and the file now."""
+        if self._uplink:
+            self._uplink.flush()
+        values = self._values(summary)
+        self._reported, self._seen = self._clock(), summary.seen
+        line: dict[str, Any] = {"time": time.strftime("%FT%TZ", time.gmtime()), "event": "report"}
+        if self._trouble:
+            line["trouble"] = self._trouble
+        self._log(msgspec.json.encode(line | values).decode())
+        if self._metrics:
+            try:
+                write_whole(self._metrics, render(values))
+            except OSError as error:
+                raise UserError(
+                    f"{self._metrics}: metrics cannot be written ({error.strerror}); check folder "
+                    "and rights"
+                ) from None
+
+    def _values(self, summary: Summary) -> dict[str, float]:
+        counters, passed = self._store.counters, self._clock() - self._reported
+        values: dict[str, float] = {name: counters.get(name, 0) for name in _TOTALS}
+        values |= {n: v for n, v in counters.items() if n.startswith(("evicted_", "refused"))}
+        values |= {
+            "store_samples": len(self._store),
+            "store_bytes": self._store.disk_bytes,
+            "store_limit_bytes": self._store.limit or 0,
+            "pending": self._store.backlog,
+            "memory_bytes": resident_bytes(),
+            "samples_per_second": round((summary.seen - self._seen) / max(passed, 1e-3), 3),
+            "report_time_seconds": round(time.time(), 3),
+        }
+        if self._uplink:
+            state = self._uplink.state
+            values |= {
+                "uplink_connected": int(state.connected),
+                "uplink_waiting": state.waiting,
+                "uplink_skipped": state.skipped,
+            }
+        return values
+
+
+def render(values: Mapping[str, float]) -> bytes:
+    """Prometheus' text format: evictions and refusals as one metric each, with the reason."""
+    lines = []
+    for name, value in values.items():
+        if name.startswith(("evicted_", "refused")):
+            continue
+        kind = "counter" if name in _TOTALS else "gauge"
+        full = f"dripgate_{name}{'_total' if kind == 'counter' else ''}"
+        about = (_TOTALS | _GAUGES)[name]
+        lines += [f"# HELP {full} {about}", f"# TYPE {full} {kind}", f"{full} {value}"]
+    for kind, about in (("evicted", "deleted"), ("refused", "not taken")):
+        reasons = {n: v for n, v in values.items() if n.startswith(kind)}
+        if reasons:
+            full = f"dripgate_{kind}_total"
+            lines += [f"# HELP {full} Samples {about} for want of room or age, by reason."]
+            lines += [f"# TYPE {full} counter"]
+        for name, value in reasons.items():
+            reason = name.removeprefix(kind).strip("_") or "limit"
+            lines.append(f'{full}{{reason="{reason}"}} {value}')
+    return ("\n".join(lines) + "\n").encode()
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * resource.getpagesize()

@@ -1,0 +1,325 @@
+"""Feeds in the loop: batches of what is there, runs that go on, files that go when decided."""
+
+import io
+import tarfile
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dripgate.errors import DataError, StoreError
+from dripgate.media import decode
+from dripgate.store import Store
+from dripgate.stream import loop as the_loop
+from dripgate.stream.feed import Feed, Live
+from dripgate.stream.folder import POSITION, Folder
+from dripgate.stream.loop import run
+from dripgate.stream.pcm import microphone, windows
+from dripgate.stream.sources import How, check_source, open_source
+from dripgate.types import AudioInput, ImageInput, Sample
+
+
+@pytest.fixture
+def incoming(tmp_path, stream):
+    """A folder with sixty images that have settled."""
+    folder = tmp_path / "incoming"
+    (folder / "sub").mkdir(parents=True)
+    for i, (_, payload) in enumerate(stream[:60]):
+        (folder / ("sub" if i % 2 else ".") / f"{i:03d}.png").write_bytes(payload)
+    return folder
+
+
+def follow(folder, stop, **options):
+    """Follows as if all that is there had settled."""
+    return Folder(
+        folder, follow=True, stop=stop, poll=0.1, wait=lambda _: None,
+        clock=lambda: time.time() + 100, **options,
+    )  # fmt: skip
+
+
+class Until:
+    """Says stop once so many samples were decided."""
+
+    def __init__(self, count):
+        self.count, self.sizes = count, []
+
+    def __call__(self):
+        return sum(self.sizes) >= self.count
+
+    def note(self, pairs):
+        self.sizes.append(len(pairs))
+
+
+# Batches ----------------------------------------------------------------------------------------
+
+
+def test_a_followed_folder_is_decided_by_batches_of_what_is_there(gate, incoming, tmp_path):
+    until = Until(60)
+    with Store(tmp_path / "k.db") as store:
+        run(gate, follow(incoming, until), store, batch=25, on_verdicts=until.note)
+    assert until.sizes == [25, 25, 10]
+
+
+def test_the_loop_has_its_turn_where_nothing_comes(gate, tmp_path):
+    turns = []
+    with Store(tmp_path / "k.db") as store:
+        run(gate, [None, Sample(b"x", "a"), None, None], store,
+            on_turn=lambda summary: turns.append(summary.seen))  # fmt: skip
+    assert turns == [0, 1, 1]
+
+
+def test_large_samples_end_a_batch_before_memory_does(gate, tmp_path, monkeypatch):
+    monkeypatch.setattr(the_loop, "BATCH_BYTES", 1000)
+    until = Until(10)
+    with Store(tmp_path / "k.db") as store:
+        run(gate, [Sample(b"x" * 400, str(i)) for i in range(10)], store, on_verdicts=until.note)
+    assert until.sizes == [3, 3, 3, 1]
+
+
+# Going on where a run stopped -------------------------------------------------------------------
+
+
+def test_a_followed_folder_goes_on_after_the_last_commit(gate, incoming, tmp_path):
+    decided = []
+    for goal in (20, 60):
+        until = Until(goal - len(decided))
+        with Store(tmp_path / "k.db") as store:
+            feed = follow(incoming, until, position=store.meta.get(POSITION, ""))
+            run(gate, feed, store, batch=10, on_verdicts=lambda pairs, until=until: (
+                until.note(pairs), decided.extend(s.source for s, _ in pairs)))  # fmt: skip
+            seen = store.counters["seen"]
+    assert len(decided) == len(set(decided)) == seen == 60
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_read_once_goes_on_after_an_interruption_and_then_begins_anew(
+    gate, incoming, tmp_path, packed
+):
+    path = incoming
+    if packed:
+        path = tmp_path / "in.tar"
+        with tarfile.open(path, "w") as archive:
+            archive.add(incoming, ".")
+    seen = []
+    for goal in (25, 35, 60):  # interrupted, to the end, and once more
+        until = Until(goal)
+        with Store(tmp_path / "k.db") as store:
+            feed = Folder(path, stop=until, position=store.meta.get(POSITION, ""))
+            seen.append(run(gate, feed, store, batch=5, on_verdicts=until.note).seen)
+    assert seen == [25, 35, 60]
+
+
+def test_a_changed_folder_or_another_one_is_read_from_its_beginning(gate, incoming, tmp_path):
+    until = Until(25)
+    with Store(tmp_path / "k.db") as store:
+        run(gate, Folder(incoming, stop=until), store, batch=5, on_verdicts=until.note)
+        position = store.meta[POSITION]
+    (incoming / "new.png").write_bytes(b"new")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes(b"a")
+    assert sum(1 for _ in Folder(incoming, position=position)) == 61
+    assert sum(1 for _ in Folder(tmp_path / "other", position=position)) == 1
+    assert sum(1 for _ in Folder(incoming, position="no position")) == 61
+
+
+# Processed files --------------------------------------------------------------------------------
+
+
+def test_processed_files_are_removed(gate, incoming, tmp_path):
+    with Store(tmp_path / "k.db") as store:
+        summary = run(gate, Folder(incoming, processed="remove"), store, batch=7)
+    assert summary.seen == 60
+    assert [path for path in incoming.rglob("*") if path.is_file()] == []
+
+
+def test_processed_files_are_moved_and_none_overwrites_another(gate, incoming, tmp_path):
+    done = tmp_path / "done"
+    done.mkdir()
+    (done / "000.png").write_bytes(b"an older one of this name")
+    before = {path.read_bytes() for path in incoming.rglob("*.png")}
+    with Store(tmp_path / "k.db") as store:
+        run(gate, Folder(incoming, processed=f"move:{done}"), store)
+    after = {path.read_bytes() for path in done.rglob("*.png")}
+    assert after == before | {b"an older one of this name"}
+    assert not list(incoming.rglob("*.png"))
+
+
+def test_a_file_that_was_written_again_or_not_read_is_left_alone(gate, incoming, tmp_path):
+    (incoming / "large.png").write_bytes(b"x" * 100_000)
+
+    def write_again(pairs):
+        (incoming / "000.png").write_bytes(b"new")
+
+    class Writing(Folder):
+        def done(self, samples):
+            write_again(samples)
+            super().done(samples)
+
+    with Store(tmp_path / "k.db") as store:
+        run(gate, Writing(incoming, processed="remove", limit=50_000), store)
+    assert {path.name for path in incoming.rglob("*.png")} == {"000.png", "large.png"}
+
+
+def test_no_file_is_touched_before_its_verdict_is_durable(gate, incoming, tmp_path):
+    Store(tmp_path / "k.db").close()
+    with Store(tmp_path / "k.db", read_only=True) as store, pytest.raises(StoreError):
+        run(gate, Folder(incoming, processed="remove"), store)
+    assert len(list(incoming.rglob("*.png"))) == 60
+
+
+@pytest.mark.parametrize(
+    ("processed", "cause"),
+    [
+        ("burn", "keep, remove or move:FOLDER"),
+        ("move:", "keep, remove or move:FOLDER"),
+        ("move:{incoming}/done", "not inside"),
+        ("move:/dev/shm/dripgate-test", "same file system"),
+    ],
+)
+def test_processing_that_cannot_be_is_refused_at_once(incoming, processed, cause):
+    with pytest.raises(DataError, match=cause):
+        Folder(incoming, processed=processed.format(incoming=incoming))
+
+
+# What does not wait -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_slow_scorer_loses_the_oldest_counted_or_makes_the_source_wait(gate, tmp_path, drop):
+    """The source gives all it has while the first batch is decided."""
+    given, room = threading.Event(), 20 * 1500
+
+    def produce(put):
+        for i in range(200):
+            put(Sample(b"x" * 995, f"{i:05d}"))
+            if i == (199 if drop else 19):
+                given.set()
+
+    decided = []
+
+    def slow(pairs):
+        assert given.wait(30)
+        decided.extend(sample.source for sample, _ in pairs)
+
+    with Store(tmp_path / "k.db") as store:
+        feed = Live(produce, lambda: False, room=room, drop_oldest=drop)
+        summary = run(gate, feed, store, batch=1, on_verdicts=slow)
+        assert store.counters.get("lost", 0) == summary.lost == feed.lost
+    assert summary.seen + summary.lost == 200
+    assert decided == sorted(decided)
+    assert decided[-1] == "00199"
+    assert summary.lost in ((179, 180) if drop else (0,))  # twenty find room, one may be under way
+
+
+def test_what_breaks_a_source_is_told_after_what_came_before(gate, tmp_path):
+    def produce(put):
+        put(Sample(b"x", "a"))
+        raise DataError("the cable")
+
+    with Store(tmp_path / "k.db") as store, pytest.raises(DataError, match="the cable"):
+        run(gate, Live(produce, lambda: False), store)
+    with Store(tmp_path / "k.db") as store:
+        assert store.counters["seen"] == 1
+
+
+# Microphone -------------------------------------------------------------------------------------
+
+
+class Trickle(io.BytesIO):
+    """A pipe that gives a little at a time."""
+
+    def read(self, size=-1):
+        return super().read(min(size, 7) if size > 0 else size)
+
+
+@given(st.integers(0, 300), st.integers(1, 40), st.integers(1, 40), st.booleans())
+def test_windows_cover_every_frame_and_overlap_as_they_should(frames, window, hop, odd):
+    hop = min(hop, window)
+    pcm = np.arange(frames, dtype="<i2").tobytes() + b"x" * odd
+    found = list(windows(io.BytesIO(pcm), window, hop))
+    for at, part in found:
+        assert part == pcm[2 * at : 2 * (at + len(part) // 2)]
+    assert [at for at, _ in found] == [hop * i for i in range(len(found))]
+    assert all(len(part) == 2 * window for _, part in found[:-1])
+    assert {at + i for at, part in found for i in range(len(part) // 2)} == set(range(frames))
+
+
+def test_a_microphone_gives_what_the_decoder_reads(tmp_path):
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.random.default_rng(0).integers(-9000, 9000, 2300).astype("<i2")
+    feed = microphone(spec, None, 0.5, lambda: False, pipe=io.BytesIO(sound.tobytes()))
+    samples = [sample for sample in feed if sample]
+    assert [sample.source for sample in samples] == [
+        f"pcm@{at:.3f}s" for at in (0, 0.05, 0.1, 0.15, 0.2)
+    ]
+    for i, sample in enumerate(samples):
+        part = sound[400 * i : 400 * i + 800]
+        assert np.array_equal(decode(sample.payload, spec)[: len(part)], part)
+    assert soundfile.info(io.BytesIO(samples[0].payload)).samplerate == 8000
+
+
+def test_a_microphone_of_another_rate_fills_the_gate_s_window():
+    spec = AudioInput(rate=8000, length=800)
+    pcm = io.BytesIO(bytes(2 * 44100))
+    samples = [s for s in microphone(spec, 44100, 0.0, lambda: False, pipe=pcm) if s]
+    assert len(samples) == 10
+    assert decode(samples[0].payload, spec).shape == (800,)
+
+
+# Camera -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Thirty frames, ten per second, brighter and brighter."""
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for i in range(30):
+        writer.write(np.full((48, 64, 3), 8 * i, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(("every", "frames"), [(0.0, range(30)), (0.5, range(0, 30, 5))])
+def test_a_film_gives_its_frames(film, every, frames):
+    from dripgate.stream.camera import camera
+
+    samples = [sample for sample in camera(str(film), every, lambda: False) if sample]
+    spec = ImageInput(height=48, width=64, channels=1)
+    means = [decode(sample.payload, spec).mean() for sample in samples]
+    assert means == pytest.approx([8 * i for i in frames], abs=3)
+    assert samples[0].source == f"camera:{film}@0.000s"
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "spec", "cause"),
+    [
+        ("pcm:hw0", AudioInput(rate=8000, length=800), "standard input only"),
+        ("pcm:-", ImageInput(height=8, width=8, channels=1), "not audio"),
+        ("camera:no-such-film.mp4", ImageInput(height=8, width=8, channels=1), "cannot be opened"),
+    ],
+)
+def test_a_source_that_cannot_be_opened_says_why(tmp_path, source, spec, cause):
+    with Store(tmp_path / "k.db") as store, pytest.raises(DataError, match=cause):
+        open_source(source, spec, store, lambda: False, How())
+
+
+def test_a_source_that_cannot_be_is_refused_before_anything_is_made():
+    with pytest.raises(DataError, match="no such file or folder"):
+        check_source("incomming")
+    check_source("pcm:-")
+    check_source("mqtt://host/farm/+/camera")
+
+
+def test_a_feed_of_plain_samples_has_nothing_to_note(gate, tmp_path):
+    with Store(tmp_path / "k.db") as store:
+        run(gate, Feed([Sample(b"x", "a")]), store)
+        assert set(store.meta) == {"gate", "gate_id"}
