@@ -8,7 +8,7 @@ import click
 from dripgate import __version__
 from dripgate.errors import DripgateError, UserError
 
-_COMMANDS = ("demo", "train", "fit", "run", "retrain", "export", "inspect")
+_COMMANDS = ("demo", "train", "fit", "run", "retrain", "export", "inspect", "embed")
 
 
 class _Lazy(click.Group):
@@ -60,4 +60,5 @@ _EXTRAS = {
     "safetensors": "train",
     "sklearn": "train",
     "jinja2": "report",
+    "emx_onnx_cgen": "embed",
 }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dripgate.embed import golden
-from dripgate.embed.figures import COMPILER, CORES, compile_sources, linked, run
+from dripgate.embed.figures import COMPILER, compile_sources, linked
 from dripgate.errors import DripgateError, UserError
 from dripgate.gate import Gate, Outputs
 from dripgate.types import Array, FloatArray
@@ -96,7 +96,9 @@ def emulate(folder: Path, core: str, samples: Array, *, count: bool = False) -> 
         command = ["qemu-system-arm", "-M", board.machine, "-display", "none", "-serial", "null",
                    "-monitor", "none", "-semihosting-config", "enable=on,target=native",
                    "-kernel", str(elf), *(["-icount", "shift=0"] if count else [])]  # fmt: skip
-        done = subprocess.run(command, cwd=build, capture_output=True, text=True, check=False)
+        done = subprocess.run(  # noqa: S603 - our command, our paths
+            command, cwd=build, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             cause = _STATUS.get(done.returncode, f"status {done.returncode}")
             raise DripgateError(f"{core}: {cause} {done.stderr.strip()}")

@@ -98,9 +98,7 @@ def linked(
          "-Wl,--gc-sections", "-lm", "-o", str(elf)])  # fmt: skip
 
 
-def _size(
-    folder: Path, core: str, main: Path, objects: list[Path], build: Path
-) -> tuple[int, int]:
+def _size(folder: Path, core: str, main: Path, objects: list[Path], build: Path) -> tuple[int, int]:
     """Bytes of flash and of RAM."""
     elf = build / f"{main.stem}.elf"
     linked(folder, core, [main], objects, elf, ["-Wl,-e,main"])
@@ -117,6 +115,8 @@ def _stack(build: Path) -> int:
     fixed = {"dripgate_net", "dripgate_net_layers"}
     deepest = max((size for name, size in net.items() if name not in fixed), default=0)
     front = sum(frames.get("dripgate_spectrum", {}).values())
-    calls = sum(size for name, size in frames["dripgate"].items() if name.endswith(("gate", "decide")))
+    calls = sum(
+        size for name, size in frames["dripgate"].items() if name.endswith(("gate", "decide"))
+    )
     layers = net.get("dripgate_net_layers", 0) + deepest
     return calls + net["dripgate_net"] + max(layers, front) + _LIBRARY_STACK

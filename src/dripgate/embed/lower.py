@@ -169,7 +169,7 @@ def share_transposes(graph: onnx.GraphProto) -> int:
             node.input[1] = twin[node.input[1]]
             kept = [one for one in node.attribute if one.name != "transB"]
             del node.attribute[:]
-            node.attribute.extend([*kept, helper.makeattribute("transB", flipped)])
+            node.attribute.extend([*kept, helper.make_attribute("transB", flipped)])
             count += 1
     return count
 
@@ -182,5 +182,3 @@ def _inferred(graph: onnx.GraphProto) -> dict[str, Kind]:
     opset = [helper.make_opsetid("", 20)]
     model = helper.make_model(graph, opset_imports=opset)
     return shapes(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
-
-

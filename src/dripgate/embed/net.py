@@ -89,12 +89,13 @@ def _compile(model: onnx.ModelProto) -> tuple[str, str]:
             large_weight_threshold=0,
         )
         try:
-            return Compiler(options).compile_with_data_file(model)
+            code, data = Compiler(options).compile_with_data_file(model)
         except (CodegenError, ShapeInferenceError, UnsupportedOpError) as error:
             raise GateError(
                 f"the C generator cannot translate this net ({str(error).splitlines()[0]}); "
                 "replace that operation in the model and fit the gate again"
             ) from None
+    return str(code), str(data)
 
 
 _HEAD = """\

@@ -96,7 +96,7 @@ def _only_user(
 
 def _squares(node: onnx.NodeProto, constants: dict[str, Array]) -> bool:
     if node.op_type == "Mul":
-        return node.input[0] == node.input[1]
+        return bool(node.input[0] == node.input[1])
     exponent = constants.get(node.input[1]) if node.op_type == "Pow" else None
     return exponent is not None and exponent.size == 1 and float(exponent.item()) == 2
 

@@ -74,7 +74,7 @@ def storage(lowered: Lowered) -> Storage:
 def _last_use(graph: onnx.GraphProto) -> dict[str, int]:
     last = {value.name: 0 for value in graph.input}
     for step, node in enumerate(graph.node, 1):
-        last |= {name: step for name in (*node.output, *node.input)}
+        last |= dict.fromkeys((*node.output, *node.input), step)
     return last | {value.name: len(graph.node) + 1 for value in graph.output}
 
 

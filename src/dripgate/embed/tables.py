@@ -77,7 +77,9 @@ def spectrum(found: Spectrum) -> str:
     weights = np.concatenate(
         [row[begin:end] for row, (begin, end) in zip(found.mel, limits, strict=True)]
     )
-    turns = ", ".join(f"{{{_floats(pair)}}}" for pair in zip(np.cos(phase), np.sin(phase), strict=True))
+    turns = ", ".join(
+        f"{{{_floats(pair)}}}" for pair in zip(np.cos(phase), np.sin(phase), strict=True)
+    )
     pairs = ", ".join(f"{{{begin}, {end}}}" for begin, end in limits)
     return f"""\
 #include <stdint.h>
@@ -123,7 +125,7 @@ def _integers(values: Iterable[int]) -> str:
 def _string(text: str) -> str:
     """A C string of any text, bytes beyond plain letters as octal escapes."""
     plain = "".join(
-        chr(byte) if chr(byte).isalnum() and byte < 128 or byte in b" _-.+" else f"\\{byte:03o}"
+        chr(byte) if (chr(byte).isalnum() and byte < 128) or byte in b" _-.+" else f"\\{byte:03o}"
         for byte in text.encode()
     )
     return f'"{plain}"'
