@@ -8,7 +8,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format demo-rows score-study bench-policy clean
+.PHONY: help env demo test test-slow lint format demo-rows score-study bench-policy embed-tools \
+        embed-test bench-embed clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,6 +50,19 @@ score-study: $(READY) ## scores and proxies compared without retraining: docs/re
 
 bench-policy: $(READY) ## what the policy holds and costs: docs/results/policy.json (needs mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_policy.py
+
+embed-tools: ## the Arm compiler and QEMU, from Debian's packages, where they are not installed
+	@command -v arm-none-eabi-gcc >/dev/null && command -v qemu-system-arm >/dev/null || \
+	  { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq && \
+	    $$sudo apt-get install -qq -y --no-install-recommends gcc-arm-none-eabi \
+	      libnewlib-arm-none-eabi qemu-system-arm cmake; }
+
+embed-test: $(READY) embed-tools ## the gate on four emulated Cortex-M cores; DRIPGATE_DATA for real data
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/embed tests/policy/test_policy_in_c.py
+	WORK=build/embed-test STEPS=60 OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py check
+
+bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/results/embed.md
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
 	rm -rf .venv demo

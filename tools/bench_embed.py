@@ -4,6 +4,10 @@
 CIFAR-10 and Speech Commands (under $DRIPGATE_DATA; digits stand in where that is not set), each on
 four emulated cores. Every finished row is kept: a run that was stopped goes on where it stopped.
 SAMPLES, CORES and NETS narrow it down; WORK keeps the gates.
+
+`make embed-test` is the same in CI's time, with `check`: gates trained for a minute in all, 200
+samples on the M4 and fewer where emulation is slow; it writes nothing and fails on a wrong verdict
+or a missed bar.
 """
 
 import json
@@ -18,7 +22,7 @@ import numpy as np
 from dripgate.data import load, open_source
 from dripgate.embed import golden
 from dripgate.embed.emulate import BOARDS, compare, emulate
-from dripgate.embed.figures import figures
+from dripgate.embed.figures import COMPILER, figures
 from dripgate.embed.folder import embed
 from dripgate.gate import Gate
 from dripgate.types import Array
@@ -29,7 +33,13 @@ WORK = Path(os.environ.get("WORK", "build/embed"))
 SAMPLES = int(os.environ.get("SAMPLES", "200"))
 COUNTED = 4
 NETS = {"lenet": "mnist", "dscnn": "speechcommands", "resnet8": "cifar10"}
-STEPS = "300"
+STEPS = os.environ.get("STEPS", "300")
+#: What the score may add, in per cent, on a Cortex-M4.
+BARS = {
+    "lenet": {"flash": 3, "instructions": 10},
+    "dscnn": {"flash": 3, "instructions": 2, "ram": 1},
+    "resnet8": {"flash": 3, "instructions": 2, "ram": 1},
+}
 
 
 class Made(NamedTuple):
@@ -61,6 +71,31 @@ def main() -> None:
             TABLE.write_text(table(rows), encoding="utf-8")
 
 
+def check() -> None:
+    """Every net on every core, few samples where that is slow; exits with 1 where one is wrong."""
+    failed = []
+    for net in NETS:
+        made = _made(net)
+        samples = _samples(made)
+        row = _row(made, "cortex-m4", samples)
+        for name, bar in BARS[net].items():
+            more = 100 * (row["scored"][name] / row["plain"][name] - 1)
+            print(f"{net} cortex-m4: the score adds {more:.2f} % {name}, at most {bar} %")
+            failed += [f"{net}: {name}"] if more > bar else []
+        wrong = {"cortex-m4": (row["samples"], row["wrong"])}
+        for core, count in (("cortex-m7", 10), ("cortex-m55", 10), ("cortex-m3", 1)):
+            part = samples[:count]
+            agreed = compare(
+                made.gate, made.gate(part), emulate(made.scored, core, part), golden.TOLERANCE
+            )
+            wrong[core] = (agreed.samples, agreed.wrong)
+        for core, (count, number) in wrong.items():
+            print(f"{net} {core}: self-test passed, {number} of {count} verdicts wrong", flush=True)
+            failed += [f"{net} {core}"] if number else []
+    if failed:
+        raise SystemExit(f"missed: {', '.join(failed)}")
+
+
 def _made(net: str) -> Made:
     data = NETS[net] if os.environ.get("DRIPGATE_DATA") else "digits"
     WORK.mkdir(parents=True, exist_ok=True)
@@ -76,7 +111,8 @@ def _made(net: str) -> Made:
 
 
 def _dripgate(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "dripgate", *map(str, arguments)], check=True)
+    command = [sys.executable, "-m", "dripgate", *map(str, arguments)]
+    subprocess.run(command, check=True)  # noqa: S603
 
 
 def _samples(made: Made) -> Array:
@@ -94,7 +130,8 @@ def _row(made: Made, core: str, samples: Array) -> dict[str, Any]:
     row["verdicts"] = np.bincount(expected.verdict, minlength=3).tolist()
     for name, folder in (("scored", made.scored), ("plain", made.plain)):
         measured = figures(folder, core)
-        assert measured is not None
+        if measured is None:
+            raise SystemExit(f"{COMPILER} is not installed; run: make embed-tools")
         counted = emulate(folder, core, samples[:COUNTED], count=True)
         row[name] = {
             "flash": measured.flash, "ram": measured.ram, "stack": counted.stack,
@@ -119,7 +156,8 @@ logits relative to the sample's largest, the score to itself or a thousandth of 
 calibration. Verdicts may differ where a number is within 1e-4 of a threshold; "wrong" ones are
 those that differ elsewhere.
 
-| net, data | core | flash kB | + | RAM kB | + | stack B | + | M instr. | + | samples | logits | score | close | wrong |
+| net, data | core | flash kB | + | RAM kB | + | stack B | + | M instr. | + \
+| samples | logits | score | close | wrong |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
@@ -147,4 +185,4 @@ def table(rows: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    check() if sys.argv[1:] == ["check"] else main()

@@ -33,7 +33,10 @@ class Plan(NamedTuple):
 
 
 def plan(blocks: Sequence[Block]) -> Plan:
-    """The smaller of two greedy placements: largest first, and by the busiest step first."""
+    """The smallest of three greedy placements: largest first, busiest step first, from both ends.
+
+    The last is exact for a chain of layers, where the first two are not.
+    """
     by_size = sorted(range(len(blocks)), key=lambda i: (-blocks[i].size, blocks[i].first))
     load = [0] * (1 + max((block.last for block in blocks), default=0))
     for block in blocks:
@@ -43,7 +46,8 @@ def plan(blocks: Sequence[Block]) -> Plan:
         by_size,
         key=lambda i: -max(load[blocks[i].first : blocks[i].last + 1], default=0),
     )
-    return min((_place(blocks, order) for order in (by_size, by_load)), key=lambda p: p.size)
+    plans = [_lowest(blocks, by_size), _lowest(blocks, by_load), _both_ends(blocks)]
+    return min(filter(None, plans), key=lambda found: found.size)
 
 
 def lower_bound(blocks: Sequence[Block]) -> int:
@@ -55,17 +59,13 @@ def lower_bound(blocks: Sequence[Block]) -> int:
     )
 
 
-def _place(blocks: Sequence[Block], order: Sequence[int]) -> Plan:
+def _lowest(blocks: Sequence[Block], order: Sequence[int]) -> Plan:
+    """Each block, in this order, at the lowest offset that is free as long as it lives."""
     offsets = [0] * len(blocks)
     placed: list[int] = []
     for i in order:
-        taken = sorted(
-            (offsets[j], offsets[j] + _padded(blocks[j].size))
-            for j in placed
-            if blocks[j].meets(blocks[i])
-        )
         offset = 0
-        for start, end in taken:
+        for start, end in _taken(blocks, offsets, placed, blocks[i]):
             if offset + _padded(blocks[i].size) <= start:
                 break
             offset = max(offset, end)
@@ -73,6 +73,37 @@ def _place(blocks: Sequence[Block], order: Sequence[int]) -> Plan:
         placed.append(i)
     ends = [offset + _padded(block.size) for offset, block in zip(offsets, blocks, strict=True)]
     return Plan(offsets, max(ends, default=0))
+
+
+def _both_ends(blocks: Sequence[Block]) -> Plan | None:
+    """By birth, in turn at the bottom and at the top of the least memory; None if that fails."""
+    size = lower_bound(blocks)
+    offsets = [0] * len(blocks)
+    placed: list[int] = []
+    top = False
+    for i in sorted(range(len(blocks)), key=lambda i: blocks[i].first):
+        needed = _padded(blocks[i].size)
+        edges = [(0, 0), *_taken(blocks, offsets, placed, blocks[i]), (size, size)]
+        free, reached = [], 0
+        for start, end in edges:
+            if start - reached >= needed:
+                free.append((reached, start - needed))
+            reached = max(reached, end)
+        if not free:
+            return None
+        offsets[i] = free[-1][1] if top else free[0][0]
+        top = not top
+        placed.append(i)
+    return Plan(offsets, size)
+
+
+def _taken(
+    blocks: Sequence[Block], offsets: Sequence[int], placed: Sequence[int], block: Block
+) -> list[tuple[int, int]]:
+    """Where blocks lie that were placed already and live when this one does, in order."""
+    return sorted(
+        (offsets[j], offsets[j] + _padded(blocks[j].size)) for j in placed if blocks[j].meets(block)
+    )
 
 
 def _padded(size: int) -> int:

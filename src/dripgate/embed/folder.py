@@ -1,6 +1,5 @@
 """A gate as a folder of C that a firmware engineer drops into a project."""
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -74,7 +73,7 @@ def embed(
 
 
 def _refuse_foreign(out: Path) -> None:
-    if out.exists() and not (out.is_dir() and ((out / _OURS).exists() or not os.listdir(out))):
+    if out.exists() and not (out.is_dir() and ((out / _OURS).exists() or not any(out.iterdir()))):
         raise UserError(
             f"{out}: exists and was not made by 'dripgate embed'; give another folder, or remove it"
         )

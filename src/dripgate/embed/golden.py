@@ -62,7 +62,7 @@ def close(gate: Gate, out: Outputs, tolerance: float) -> Array:
 
 
 def score_scale(gate: Gate) -> float:
-    """The largest score seen in calibration, in absolute value: what differences are relative to."""
+    """The largest score seen in calibration: what differences are relative to."""
     edges = gate.info.calibration.score.edges
     return max(abs(edges[0]), abs(edges[-1]), 1e-30)
 

@@ -29,6 +29,7 @@ def initializers(graph: onnx.GraphProto) -> dict[str, Array]:
 
 
 def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Who computes each value."""
     return {name: node for node in graph.node for name in node.output}
 
 
@@ -42,6 +43,7 @@ def users(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto | None]]:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute of a node."""
     return next((one.i for one in node.attribute if one.name == name), default)
 
 
