@@ -106,6 +106,9 @@ _HEAD = """\
 #define EMX_NODE_FN static
 #endif
 
+#include <stdint.h>
+#include <string.h>
+
 """
 
 

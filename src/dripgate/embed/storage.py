@@ -98,7 +98,7 @@ def _convolves_in_place(node: onnx.NodeProto, known: dict[str, Kind], name: str)
     if node.op_type != "Conv" or len(known[name][0]) != 4:
         return False
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-    kernel, group = attributes["kernel_shape"], attributes.get("group", 1)
+    kernel, group = attributes.get("kernel_shape", [2]), attributes.get("group", 1)
     if max(attributes.get("strides", [1])) > 1 or max(attributes.get("dilations", [1])) > 1:
         return False
     channels = known[name][0][1]
