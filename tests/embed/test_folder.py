@@ -157,11 +157,15 @@ def test_the_command_writes_the_folder_and_its_json(loop, tmp_path, capsys, monk
 
     arguments = ["dripgate", "embed", str(loop / "gate.onnx"), "--out", str(tmp_path / "c"),
                  "--json", str(tmp_path / "c.json")]  # fmt: skip
+    checked = not available()
+    arguments += ["--check", str(loop / "stream.zip"), "--samples", "12"] if checked else []
     monkeypatch.setattr("sys.argv", arguments)
     with pytest.raises(SystemExit) as stopped:
         main()
     assert not stopped.value.code
-    assert "kB of arena" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "kB of arena" in out
+    assert not checked or "12 of 12 verdicts as onnxruntime's" in out
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["bound"] <= found["arena"] < 10**6
     gate = Gate.load(loop / "gate.onnx")

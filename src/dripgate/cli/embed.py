@@ -64,8 +64,9 @@ def _check(
     from dripgate.embed.golden import TOLERANCE
 
     gate = Gate.load(gate_file)
-    test = read(data, spec=gate.info.input).test
-    chosen = np.asarray(test.x[:count])
+    dataset = read(data, spec=gate.info.input)
+    samples = dataset.test if len(dataset.test) else dataset.train
+    chosen = np.asarray(samples.x[:count])
     say(f"emulating {len(chosen)} decisions on a {core}")
     agreed = compare(gate, gate(chosen), emulate(out, core, chosen), TOLERANCE)
     return agreed._asdict() | {"core": core}, (
