@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy bench-price
-.PHONY: bench-run soak soak-uplink bench-uplink clean
+.PHONY: bench-run soak soak-uplink bench-uplink embed-tools embed-test bench-embed clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -86,6 +86,19 @@ $(PEERS)/.ready: $(READY)
 
 bench-price: $(PEERS)/.ready ## what a decision costs, peers beside it: docs/results/price.json
 	PYTHONPATH=src OMP_NUM_THREADS=1 $(PEERS)/bin/python tools/bench_price.py
+
+embed-tools: ## the Arm compiler and QEMU, from Debian's packages, where they are not installed
+	@command -v arm-none-eabi-gcc >/dev/null && command -v qemu-system-arm >/dev/null || \
+	  { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq && \
+	    $$sudo apt-get install -qq -y --no-install-recommends gcc-arm-none-eabi \
+	      libnewlib-arm-none-eabi qemu-system-arm cmake; }
+
+embed-test: $(READY) embed-tools ## the gate on four emulated Cortex-M cores; DRIPGATE_DATA for real data
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/embed tests/policy/test_policy_in_c.py
+	WORK=build/embed-test STEPS=60 OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py check
+
+bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/results/embed.md
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
 	rm -rf .venv .venv-peers demo

@@ -1,7 +1,9 @@
 """One small loop on digits, shared by the tests that need a trained model, a gate or a store."""
 
+import ctypes
 import io
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,3 +85,21 @@ def spec(gate: Gate) -> ImageInput:
 def copied(loop: Path, tmp_path: Path) -> Path:
     """A copy of the loop's folder that a test may change."""
     return Path(shutil.copytree(loop, tmp_path / "loop"))
+
+
+@pytest.fixture(scope="session")
+def library() -> Callable[..., ctypes.CDLL]:
+    """Makes a shared library of C sources, without a warning, with this machine's compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+
+    def made(sources: list[Path], out: Path, *options: str) -> ctypes.CDLL:
+        if compiler is None:
+            pytest.skip("no C compiler on this machine")
+        command = [compiler, "-std=c99", "-O1", "-Wall", "-Wextra", "-Wno-unused-parameter",
+                   "-Werror", "-fno-strict-aliasing", "-ffp-contract=off", "-shared", "-fPIC",
+                   *options, *map(str, sources), "-lm", "-o", str(out)]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return ctypes.CDLL(str(out))
+
+    return made

@@ -9,7 +9,8 @@ from dripgate import __version__
 from dripgate.errors import DripgateError, UserError
 
 _COMMANDS = (
-    "demo", "train", "fit", "run", "send", "receive", "retrain", "export", "inspect", "purge", "bench",
+    "demo", "train", "fit", "run", "send", "receive", "retrain", "export", "inspect", "purge",
+    "embed", "bench",
 )  # fmt: skip
 
 
@@ -67,4 +68,5 @@ _EXTRAS = {
     "skactiveml": "bench",
     "paho": "mqtt",
     "cv2": "camera",
+    "emx_onnx_cgen": "embed",
 }

@@ -1,0 +1,76 @@
+"""dripgate embed: a gate becomes a folder of C for a microcontroller."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from dripgate.cli.common import json_option, say, show
+from dripgate.errors import UserError
+from dripgate.gate import Gate
+
+_CORES = ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55"]
+
+
+@click.command("embed")
+@click.argument("gate_file", metavar="GATE", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--check", metavar="DATA", help="Run test samples of DATA on an emulated core.")
+@click.option(
+    "--core", default="cortex-m4", show_default=True, type=click.Choice(_CORES),
+    help="The core that --check emulates.",
+)  # fmt: skip
+@click.option(
+    "--samples", default=200, show_default=True, type=click.IntRange(1), help="Samples to check."
+)
+@json_option
+def command(
+    gate_file: Path, out: Path, check: str | None, core: str, samples: int, json_path: Path | None
+) -> None:
+    """Write GATE as C99: no operating system, no malloc, one static arena."""
+    from dripgate.embed import embed
+
+    made = embed(Gate.load(gate_file), out, say=say)
+    result: dict[str, Any] = made._asdict() | {
+        "out": str(out), "figures": made.figures and made.figures._asdict(),
+    }  # fmt: skip
+    lines = [
+        f"{out}: {made.weights / 1e3:,.1f} kB of constants, {made.arena / 1e3:,.1f} kB of arena "
+        f"({made.bound / 1e3:,.1f} kB are alive at the busiest step)"
+    ]
+    if made.figures is None:
+        lines.append("flash and stack were not measured: arm-none-eabi-gcc is not installed")
+    else:
+        found = made.figures
+        lines.append(
+            f"{found.core}, -Os: {found.flash / 1e3:,.1f} kB flash, {found.ram / 1e3:,.1f} kB RAM, "
+            f"{found.stack:,} bytes of stack; a policy adds {found.policy_flash / 1e3:,.1f} kB "
+            f"flash and {found.policy_ram / 1e3:,.1f} kB RAM"
+        )
+    if check:
+        result["check"], line = _check(gate_file, out, check, core, samples)
+        lines.append(line)
+    show(lines, result, json_path)
+    if check and result["check"]["wrong"]:
+        raise UserError(f"{out}: does not decide as {gate_file} does on a {core}; see above")
+
+
+def _check(
+    gate_file: Path, out: Path, data: str, core: str, count: int
+) -> tuple[dict[str, Any], str]:
+    from dripgate.cli.reading import read
+    from dripgate.embed.emulate import compare, emulate
+    from dripgate.embed.golden import TOLERANCE
+
+    gate = Gate.load(gate_file)
+    dataset = read(data, spec=gate.info.input)
+    samples = dataset.test if len(dataset.test) else dataset.train
+    chosen = np.asarray(samples.x[:count])
+    say(f"emulating {len(chosen)} decisions on a {core}")
+    agreed = compare(gate, gate(chosen), emulate(out, core, chosen), TOLERANCE)
+    return agreed._asdict() | {"core": core}, (
+        f"{core}, emulated: {agreed.samples - agreed.differ} of {agreed.samples} verdicts as "
+        f"onnxruntime's, {agreed.close} within {TOLERANCE:g} of a threshold, {agreed.wrong} wrong; "
+        f"logits differ by {agreed.logits:.1e}, scores by {agreed.score:.1e}"
+    )
