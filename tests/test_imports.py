@@ -51,6 +51,18 @@ def test_importing_dripgate_loads_neither_torch_nor_onnxruntime():
     assert not {"torch", "onnxruntime", "numpy"} & set(done.stdout.split())
 
 
+def test_a_gate_that_is_given_arrays_loads_no_decoder(loop):
+    code = """
+import sys, dripgate, numpy
+gate = dripgate.Gate.load(sys.argv[1])
+print(gate.decide(numpy.zeros(gate.info.input.shape, numpy.uint8)).decision, *sys.modules)
+"""
+    decision, *modules = fresh(code, loop / "gate.onnx").stdout.split()
+    assert decision in {"keep", "drop", "quarantine"}
+    assert "onnxruntime" in modules
+    assert not {"torch", "PIL", "soundfile", "onnx"} & set(modules)
+
+
 def test_a_base_install_loads_decides_and_fills_a_store(loop, tmp_path, gate, stream):
     done = fresh(BASE_ONLY + LOOP, loop / "gate.onnx", loop / "stream.zip", tmp_path / "kept.db")
     assert done.returncode == 0, done.stderr
