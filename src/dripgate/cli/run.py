@@ -33,11 +33,12 @@ from dripgate.types import Sample
     type=float,
     help="Keep a scene once; share of distinct scenes that may be lost by it. 0 is off.",
 )
+@click.option("--seed", default=0, show_default=True, help="Of the audit and all other chance.")
 @json_option
 def command(
     gate: Path, source: Path, store: Path, limit: str | None, follow: bool, batch: int,
     keep: float | None, budget: tuple[str, ...], audit: float | None, duplicates: float | None,
-    json_path: Path | None,
+    seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Decide about every sample of SOURCE, a folder or an archive, and store what GATE keeps.
 
@@ -45,7 +46,7 @@ def command(
     budgets are kept to, a scene is kept once, no class dries up, and a few samples are kept at
     random so that what is dropped stays measurable; docs/policy.md explains.
     """
-    rules = _rules(keep, budget, audit, duplicates)
+    rules = _rules(keep, budget, audit, duplicates, seed)
     opened = Gate.load(gate, threads=0)
     stop = _stop_on_signals()
     samples = _reported(watch(source, follow=follow, stop=stop.is_set))
@@ -61,14 +62,15 @@ def command(
 
 
 def _rules(
-    keep: float | None, budget: tuple[str, ...], audit: float | None, duplicates: float | None
-) -> Rules | None:
+    keep: float | None, budget: tuple[str, ...], audit: float | None, duplicates: float | None,
+    seed: int,
+) -> Rules | None:  # fmt: skip
     """What was asked of a policy; None where nothing was."""
     asked = {"keep": keep, "audit": audit, "duplicates": duplicates}
     given = {name: value for name, value in asked.items() if value is not None}
     if not given and not budget:
         return None
-    rules = Rules(budgets=tuple(parse_allowance(text) for text in budget))
+    rules = Rules(budgets=tuple(parse_allowance(text) for text in budget), seed=seed)
     return msgspec.structs.replace(rules, **given)
 
 
