@@ -1,8 +1,9 @@
 """What the policy holds and what it costs: docs/results/policy.json, by `make bench-policy`.
 
 Here are the parts that need no trained model; tools/bench_policy_trained.py has the others, which
-use MNIST (under $DRIPGATE_DATA) and LeNet. PARTS="share audit" narrows it down; what is not run
-again stays in the file. One thread throughout, and times are CPU times of the process.
+use MNIST (under $DRIPGATE_DATA) and LeNet. PARTS="share audit" narrows it down, SEEDS=5 trains
+more often; what is not run again stays in the file. One thread throughout, and times are CPU
+times of the process.
 """
 
 import io

@@ -28,6 +28,13 @@ def test_false_alarms_are_as_rare_as_stated(calibrated, samples):
     assert raised <= 11  # Poisson with mean 4: more in 0.1 % of cases
 
 
+def test_the_threshold_is_that_of_one_false_alarm_in_a_thousand_windows():
+    """Of three statistics that are standard normal where nothing changed."""
+    from scipy.stats import norm
+
+    assert 3 * norm.sf(ALARM) == pytest.approx(0.001, rel=0.1)
+
+
 @pytest.mark.parametrize("split", [1, 64, 999, 2500])
 def test_a_change_is_noticed_named_and_dated(calibrated, split):
     rng = np.random.default_rng(1)

@@ -34,6 +34,21 @@ def test_wilson_is_the_textbooks():
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-5)
 
 
+def test_a_sample_stands_for_as_many_as_its_propensity_says():
+    """Ten right ones stand for 100, ten wrong ones for 20; and unequal weights are worth less."""
+    seen = [Seen(0, 0, 0.1)] * 10 + [Seen(1, 0, 0.5)] * 10
+    found = estimate(seen, Stream(certain=0, chance=120, blind=0), 2)
+    assert found.accuracy.value == pytest.approx(100 / 120)
+    assert [one.value for one in found.classes] == pytest.approx([100 / 120, 20 / 120])
+    assert found.dropped_accuracy.value == pytest.approx(100 / 120)
+    hits = np.arange(20) < 10
+    unequal = wilson(hits, np.where(hits, 10.0, 2.0), 10**9)
+    kish = (10 * 10 + 10 * 2) ** 2 / (10 * 100 + 10 * 4)  # 13.8 of 20
+    equal = wilson(np.arange(1000) < 833, np.full(1000, 7.0), 10**9)
+    widths = [one.high - one.low for one in (unequal, equal)]
+    assert widths[0] / widths[1] == pytest.approx((1000 / kish) ** 0.5, rel=0.15)
+
+
 def test_intervals_cover_the_truth_of_real_policies(stream_of, info):
     """300 streams through the policy: classes, accuracy and what
     dropping cost are covered about 95 % of the time,

@@ -52,6 +52,7 @@ _SAID_EVERY = 1000
     type=float,
     help="Keep a scene once; share of distinct scenes that may be lost by it. 0 is off.",
 )
+@click.option("--seed", default=0, show_default=True, help="Of the audit and all other chance.")
 @click.option("--rate", type=int, help="Of pcm:-, in Hz; the gate's if not given.")
 @click.option("--overlap", default=0.5, show_default=True, help="Of the windows of pcm:-.")
 @click.option("--every", default=0.0, help="Seconds between two frames of camera:…; 0 is all.")
@@ -122,7 +123,8 @@ def _rules(options: dict[str, Any]) -> Rules | None:
     given = {name: value for name, value in asked.items() if value is not None}
     if not given and not options["budget"]:
         return None
-    rules = Rules(budgets=tuple(parse_allowance(text) for text in options["budget"]))
+    budgets = tuple(parse_allowance(text) for text in options["budget"])
+    rules = Rules(budgets=budgets, seed=options["seed"])
     return msgspec.structs.replace(rules, **given)
 
 
