@@ -8,7 +8,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format demo-rows score-study bench-policy soak-uplink bench-uplink clean
+.PHONY: help env demo test test-slow lint format demo-rows score-study bench-policy
+.PHONY: soak soak-uplink bench-run bench-uplink clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -28,8 +29,18 @@ demo: $(READY) ## the whole loop on scikit-learn's digits, about a minute; then 
 test: lint ## everything CI checks: lint, types, import contract, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
-test-slow: $(READY) ## the long versions: 500 kills of the store
-	DRIPGATE_KILLS=500 OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow"
+test-slow: $(READY) ## tests that are too slow for CI
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow"
+
+soak: $(READY) ## kills, power loss, failing disks, broken files, a million samples: docs/reliability.md
+	DRIPGATE_KILLS=500 DRIPGATE_POWER_STATES=20000 DRIPGATE_FAULT_STRIDE=1 DRIPGATE_MUTANTS=50000 \
+	  OMP_NUM_THREADS=1 $(BIN)/pytest tests/store/test_store_crash.py tests/store/test_store_faults.py \
+	  tests/stream/test_bad_input.py
+	test -e demo/digits/gate.onnx || $(BIN)/dripgate demo
+	OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py demo/digits/gate.onnx
+
+bench-run: $(READY) ## run beside bare onnxruntime, and commits: docs/results/reliability.json
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_run.py
 
 soak-uplink: $(READY) ## 60 kills of broker, receiver and sender in the middle of a backlog
 	DRIPGATE_UPLINK_KILLS=60 OMP_NUM_THREADS=1 $(BIN)/pytest tests/uplink -k whoever_is_killed
