@@ -76,7 +76,18 @@ def test_a_store_is_checked_salvaged_and_purged(dripgate, loop, tmp_path):
 def test_help_lists_every_command(dripgate):
     code, out, _ = dripgate("--help")
     assert code == 0
-    for name in ("demo", "train", "fit", "run", "retrain", "export", "inspect", "purge"):
+    for name in (
+        "demo",
+        "train",
+        "fit",
+        "run",
+        "send",
+        "receive",
+        "retrain",
+        "export",
+        "inspect",
+        "purge",
+    ):
         assert f"  {name} " in out
 
 

@@ -12,7 +12,7 @@ import json, sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        extras = "torch onnx onnxscript safetensors sklearn scipy jinja2"
+        extras = "torch onnx onnxscript safetensors sklearn scipy jinja2 paho cv2"
         if name.partition(".")[0] in extras.split():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
@@ -85,3 +85,9 @@ def test_the_device_s_commands_do_not_need_the_extras(loop, tmp_path):
     train = command("train", loop / "labelled.zip", "--out", tmp_path / "m.safetensors")
     assert train.returncode == 2
     assert train.stderr.endswith("run: pip install 'dripgate[train]'\n")
+    send = command("send", tmp_path / "k.db", "--to", "mqtt://localhost/farm")
+    assert send.returncode == 2
+    assert send.stderr.endswith("run: pip install 'dripgate[mqtt]'\n")
+    film = command("run", loop / "gate.onnx", "camera:0", "--store", tmp_path / "k.db")
+    assert film.returncode == 2
+    assert film.stderr.endswith("run: pip install 'dripgate[camera]'\n")

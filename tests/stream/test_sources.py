@@ -210,11 +210,13 @@ def test_memory_does_not_grow_with_the_stream(folder):
     stream = world.watch(folder)
     assert sum(1 for _ in islice(stream, 200)) == 200
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    assert sum(1 for _ in islice(stream, 2000)) == 2000
-    grown = tracemalloc.get_traced_memory()[0] - before
+    grown = []
+    for _ in range(3):  # once in a while Python enlarges its table of names; a leak is in each part
+        before = tracemalloc.get_traced_memory()[0]
+        assert sum(1 for _ in islice(stream, 1000)) == 1000
+        grown.append(tracemalloc.get_traced_memory()[0] - before)
     tracemalloc.stop()
-    assert grown < 50_000
+    assert min(grown) < 25_000
 
 
 def test_memory_of_a_tar_does_not_grow_with_its_members(tmp_path):

@@ -20,7 +20,7 @@ MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sb
 TOPIC = "farm/north"
 
 
-def eventually(what, *, within=60.0, alive=()):
+def eventually(what, *, within=300.0, alive=()):
     """Wait until ``what()`` is true; processes in ``alive`` must not end meanwhile."""
     end = time.monotonic() + within
     while not (found := what()):
