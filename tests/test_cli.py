@@ -51,7 +51,7 @@ def refused(result, *words):
 def test_help_lists_every_command(dripgate):
     code, out, _ = dripgate("--help")
     assert code == 0
-    for name in ("demo", "train", "fit", "run", "retrain", "export", "inspect"):
+    for name in ("demo", "train", "fit", "run", "retrain", "export", "inspect", "embed"):
         assert f"  {name} " in out
 
 
