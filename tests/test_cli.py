@@ -87,6 +87,8 @@ def test_help_lists_every_command(dripgate):
         "export",
         "inspect",
         "purge",
+        "embed",
+        "bench",
     ):
         assert f"  {name} " in out
 

@@ -12,7 +12,8 @@ import json, sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        extras = "torch onnx onnxscript safetensors sklearn scipy jinja2 paho cv2"
+        extras = "torch onnx onnxscript safetensors sklearn scipy jinja2 paho cv2 emx_onnx_cgen"
+        extras += " matplotlib skactiveml"
         if name.partition(".")[0] in extras.split():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

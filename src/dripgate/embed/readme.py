@@ -48,7 +48,7 @@ busiest step {made.bound:,} bytes are alive, the arena is {made.arena:,}.
 
 ## Limits
 
-32-bit floats throughout: a core without an FPU (M0, M3) runs it, 20 to 40 times slower. One sample
+32-bit floats throughout: a core without an FPU (M0, M3) runs it, much slower. One sample
 at a time, not reentrant. Embeddings and heatmaps are not kept; near-duplicates and the drift alarm
 of the Python policy are not here.
 """
