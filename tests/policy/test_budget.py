@@ -130,6 +130,15 @@ def test_evenly_however_fast_the_stream(stream_of, info, rate):
     assert np.median(scores[kept]) > np.quantile(scores, 1 - kept.mean())
 
 
+def test_what_was_spent_ahead_is_not_spent_in_a_lump_again(stream_of, info):
+    """When the first minutes leave the window, the next hour is as even as any."""
+    rules = Rules(budgets=(Allowance(200, HOUR),), quarantine=0, duplicates=0, audit=0)
+    clock, _, _ = stored(busy(stream_of, 2 * HOUR, 0.25), Policy(rules, info))
+    second = np.histogram(clock, HOUR + np.arange(9) * HOUR / 8)[0]
+    assert second.max() <= 34
+    assert second[1:].min() >= 12
+
+
 def test_small_budgets_lose_nothing_to_the_audit(stream_of, info):
     """Of three an hour no tenth can be given away: they go to the best, one after the other."""
     rules = Rules(budgets=(Allowance(3, HOUR),), duplicates=0)

@@ -69,6 +69,15 @@ def test_apart_is_the_distance_to_the_nearest():
     assert apart(np.zeros((5, 4), np.float32)) == (0.0,) * 101
 
 
+def test_apart_does_not_depend_on_the_order_of_the_data():
+    """Folders give one class after the other; a stream does not."""
+    rng = np.random.default_rng(9)
+    centres = 10 * scenes(rng, 10, 16)
+    mixed = np.repeat(centres, 200, axis=0) + scenes(rng, 2000, 16)
+    by_class, shuffled = (apart(x.astype(np.float32)) for x in (mixed, rng.permutation(mixed)))
+    assert by_class[5:95] == pytest.approx(shuffled[5:95], rel=0.1)
+
+
 def test_without_calibration_or_asked_for_nothing_is_a_duplicate():
     assert radius((), 0.05) == 0
     assert radius((0.1,) * 101, 0.0) == 0

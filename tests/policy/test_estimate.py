@@ -109,6 +109,17 @@ def test_what_dropping_cost_is_the_share_of_mistakes_not_stored():
     assert 0.6 < found.dropped_mistakes.low < 50 / 60 < found.dropped_mistakes.high < 0.95
 
 
+def test_a_share_of_mistakes_is_as_uncertain_as_both_its_parts():
+    """Half of what was kept for certain is labelled, so its mistakes are uncertain too."""
+    seen = [Seen(0, 1, 1.0)] * 10 + [Seen(0, 0, 1.0)] * 40
+    seen += [Seen(0, 1, 0.1)] * 5 + [Seen(0, 0, 0.1)] * 95
+    found = estimate(seen, Stream(certain=100, chance=1000, blind=0), 2)
+    kept = wilson(np.arange(50) < 10, np.ones(50), 100)
+    low, high = 1000 * (1 - found.dropped_accuracy.high), 1000 * (1 - found.dropped_accuracy.low)
+    assert found.dropped_mistakes.low == pytest.approx(low / (low + 100 * kept.high))
+    assert found.dropped_mistakes.high == pytest.approx(high / (high + 100 * kept.low))
+
+
 def test_a_model_without_mistakes_lost_none():
     found = estimate([Seen(0, 0, 1.0)] * 5, Stream(certain=5, chance=0, blind=0), 1)
     assert (found.dropped_mistakes.value, found.dropped_mistakes.low) == (0, 0)
