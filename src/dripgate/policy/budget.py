@@ -88,7 +88,7 @@ class Bucket(msgspec.Struct, forbid_unknown_fields=True):
             self._fill(pace.clock)
         cost = self._cost(sample)
         amount = self.allowance.amount
-        if cost > self.tokens or self.total + cost > amount:
+        if cost > self.tokens:
             return False
         recent = sum(self.spent[-SLOTS // _BURSTS :])
         return not recent or recent + cost <= _MOST_IN_A_BURST * amount
