@@ -54,7 +54,7 @@ def test_a_store_is_checked_salvaged_and_purged(dripgate, loop, tmp_path):
     samples = json.loads(dripgate("inspect", path, "--json", "-")[1])["info"]["samples"]
     assert dripgate("inspect", path, "--check")[:2] == (0, f"{path}: sound, {samples:,} samples\n")
     content = bytearray(path.read_bytes())
-    page = content.find(b"\x89PNG", 4096 * 3) // 4096 * 4096
+    page = content.rfind(b"\x89PNG") // 4096 * 4096
     content[page : page + 4096] = bytes(4096)
     path.write_bytes(content)
     refused(dripgate("inspect", path, "--check"), "is damaged", f"{path} --salvage OUT")

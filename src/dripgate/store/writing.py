@@ -162,12 +162,21 @@ class Writer(Reader):
         return asking
 
     def _borrow(self, pool: Pool, need: int, audits: int) -> None:
-        """Evict from the other pool what is on the wrong side of the audit's share."""
-        left, room = self._left(Pool.AUDIT) - audits, self._room(Pool.KEEP) - audits
-        if pool is Pool.AUDIT:
-            self._evict(self._least(Pool.KEEP, min(need, left) - room))
-        elif pool is Pool.KEEP:
-            self._evict(self._least(Pool.AUDIT, min(need - room, -left)))
+        """Evict from the other pool what is on the wrong side of the audit's share.
+
+        Rows share pages, so a row frees less than it takes: measured until it is enough.
+        """
+        if pool is Pool.QUARANTINE:
+            return
+        while True:
+            left, room = self._left(Pool.AUDIT) - audits, self._room(Pool.KEEP) - audits
+            if pool is Pool.AUDIT:
+                victims = self._least(Pool.KEEP, min(need, left) - room)
+            else:
+                victims = self._least(Pool.AUDIT, min(need - room, -left))
+            if not victims:
+                return
+            self._evict(victims)
 
     def _room(self, pool: Pool) -> int:
         """Bytes free for this pool; what quarantine has left of its share is its own."""
