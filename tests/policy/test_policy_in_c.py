@@ -109,6 +109,9 @@ RULES = [
     Rules(duplicates=0, keep=0.3, budgets=BUDGETS, quarantine=0.05, seed=3),
     Rules(duplicates=0, budgets=BUDGETS[:1], audit=0.2),
     Rules(duplicates=0, keep=0.5, budgets=BUDGETS[1:], audit=0, quarantine=0),
+    Rules(duplicates=0, keep=0.02, budgets=(Allowance(15, 7200.0),), audit=0.3),
+    Rules(duplicates=0, keep=0.55),
+    Rules(duplicates=0, keep=0.9, budgets=(Allowance(3_333.3, 50.0, True),), audit=0.1),
 ]
 
 
@@ -119,6 +122,8 @@ def test_drift_bursts_ties_and_alien_input(rules, in_c, info, stream_of):
     scores = rng.gamma(0.5, size=n).round(2) * np.linspace(1, 4, n)
     scores[300:400] = 0.25  # ties
     times = np.cumsum(rng.exponential(2.0, n) * np.where(np.arange(n) % 500 < 250, 0.05, 1))
+    times[:3] = times[650] = np.nan
+    times[500:650] = times[500:650:10].repeat(10)  # ten at once
     times[700] = -50
     times[900:] += 86_400
     stream = stream_of(scores, times=times, alien=set(range(3, n, 17)))

@@ -17,7 +17,8 @@ def text(gate: Gate, made: "Embedded") -> str:
 # Gate {gate.id} as C99
 
 Made by `dripgate embed`: the classifier, its Grad-CAM score, thresholds and preprocessing as plain
-C. No operating system, no malloc, no dependency but the C library's expf and logf.
+C. No operating system, no malloc, no dependency but the C library's expf and logf (and exp, log,
+floor, fmod for the policy).
 
 ```c
 #include "dripgate.h"
@@ -33,9 +34,11 @@ if (verdict.decision != DRIPGATE_DROP) store(sample, verdict.propensity);
   `dripgate_policy.c` wants `-ffp-contract=off`.
 * **Self-test**: `dripgate_selftest()` gives 0 where this build gives what onnxruntime gave.
   `examples/bare` runs it under QEMU or a debugger, without a board.
+* **Quality**: 0 … 1, how like the calibration samples the net's input is. Below the gate's lower
+  bound the verdict is quarantine, with reason `DRIPGATE_QUALITY`.
 * **Policy**: `dripgate_init(&policy, &rules)` adds a share of the stream, budgets, class floors,
-  the audit and the bound on quarantine, decision by decision as the Python policy. Without that
-  call none of it is linked. Call `dripgate_time(seconds)` before deciding if there is a budget.
+  the audit and the bound on quarantine, decision by decision as the Python policy with
+  `duplicates=0`. Without that call none of it is linked. Call `dripgate_time(seconds)` before deciding if there is a budget.
   Keep the struct in retained memory, and `dripgate_resume` it after a sleep.
   `-DDRIPGATE_SHARE=0` leaves out what ranks scores.
 

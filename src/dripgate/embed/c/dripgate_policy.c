@@ -37,7 +37,9 @@ static void give(dripgate_verdict *v, int decision, int reason, double propensit
 
 /* Budgets --------------------------------------------------------------------------------------*/
 
-#define HEAD (1.0 / 20)
+#define AHEAD (1.0 / 8)
+#define AHEAD_SAMPLES 512
+#define RESERVE (1.0 / 32)
 #define SPEND (1.0 / 4)
 #define BURST (DRIPGATE_SLOTS / 8)
 #define MOST_IN_A_BURST (3.0 / 8)
@@ -58,18 +60,6 @@ static void tick(dripgate_policy *p, double now)
     p->bytes += p->rules.bytes - NEW * p->bytes;
 }
 
-static void fill(dripgate_bucket *b, double clock)
-{
-    if (!b->started) {
-        b->tokens = HEAD * b->amount;
-    } else if (clock > b->filled) {
-        const double tokens = b->tokens + b->amount * (clock - b->filled) / b->period;
-        b->tokens = tokens < b->amount ? tokens : b->amount;
-    }
-    b->started = !isnan(clock);
-    b->filled = clock;
-}
-
 /* Python's a // b for b > 0. */
 static double floor_divide(double a, double b)
 {
@@ -82,24 +72,64 @@ static double floor_divide(double a, double b)
     return whole - down > 0.5 ? down + 1 : down;
 }
 
-static void turn(dripgate_bucket *b)
+/* Slots are whole numbers in a double: no clock is too late for one. */
+static void turn(dripgate_bucket *b, double slot)
 {
-    const int64_t slot =
-        (int64_t)floor_divide(b->started ? b->filled : 0.0, b->period / DRIPGATE_SLOTS);
-    const int64_t passed = slot - b->slot;
+    const double passed = slot - b->slot;
     if (passed > DRIPGATE_SLOTS) {
         memset(b->spent, 0, sizeof b->spent);
+        b->total = 0;
     } else if (passed > 0) {
-        const size_t kept = (size_t)(DRIPGATE_SLOTS + 1 - passed);
-        memmove(b->spent, b->spent + passed, kept * sizeof b->spent[0]);
-        memset(b->spent + kept, 0, (size_t)passed * sizeof b->spent[0]);
+        const size_t gone = (size_t)passed, kept = DRIPGATE_SLOTS + 1 - gone;
+        for (size_t i = 0; i < gone; ++i) {
+            b->total -= b->spent[i];
+        }
+        memmove(b->spent, b->spent + gone, kept * sizeof b->spent[0]);
+        memset(b->spent + kept, 0, gone * sizeof b->spent[0]);
     }
     b->slot = slot;
+}
+
+/* Once per clock: between, the tokens are what was taken out of them. */
+static void fill(dripgate_bucket *b, double clock)
+{
+    if (!b->started) {
+        b->started = 1;
+        b->filled = NAN;
+        b->tokens = (AHEAD + RESERVE) * b->amount;
+    }
+    if (isnan(clock) || clock == b->filled) {
+        return;
+    }
+    const double slot = floor_divide(clock, b->period / DRIPGATE_SLOTS);
+    if (slot != b->slot) {
+        turn(b, slot);
+    }
+    if (!isnan(b->filled)) {
+        b->tokens += b->amount * (clock - b->filled) / b->period;
+    }
+    /* What the window has no room for would only be spent in a lump when it has. */
+    const double room = b->amount - b->total;
+    b->tokens = b->tokens > room ? room : b->tokens;
+    b->filled = clock;
 }
 
 static double cost(const dripgate_policy *p, const dripgate_bucket *b)
 {
     return b->in_bytes ? (double)p->rules.bytes : 1.0;
+}
+
+/* What may be spent on the recent samples at their pace, ahead of time included. Below the reserve,
+ * the income in the part that is left of it. */
+static double payable(const dripgate_policy *p, const dripgate_bucket *b)
+{
+    const double saved = b->tokens - RESERVE * b->amount;
+    if (saved < 0) {
+        return b->tokens / RESERVE / b->period * p->seconds;
+    }
+    const double income = (b->amount + saved / SPEND) / b->period;
+    const double most = AHEAD * b->amount, ahead = (most < saved ? most : saved) / AHEAD_SAMPLES;
+    return income * p->seconds + ahead * p->samples;
 }
 
 static double share_of(dripgate_policy *p, int purse)
@@ -108,9 +138,8 @@ static double share_of(dripgate_policy *p, int purse)
     for (int i = 0; i < p->rules.budgets; ++i) {
         dripgate_bucket *b = &p->buckets[purse][i];
         fill(b, p->clock);
-        const double income = b->amount / b->period + b->tokens / (SPEND * b->period);
         const double recent = b->in_bytes ? p->bytes : p->samples;
-        const double share = recent != 0 ? income * p->seconds / recent : 1.0;
+        const double share = recent != 0 ? payable(p, b) / recent : 1.0;
         least = share < least ? share : least;
     }
     return least;
@@ -122,17 +151,14 @@ static int affords(dripgate_policy *p, int purse)
         dripgate_bucket *b = &p->buckets[purse][i];
         const double needed = cost(p, b);
         fill(b, p->clock);
-        if (needed > b->tokens) {
+        if (needed > b->tokens || b->total + needed > b->amount) {
             return 0;
         }
-        turn(b);
-        double all = 0, recent = 0;
-        for (int slot = 0; slot <= DRIPGATE_SLOTS; ++slot) {
-            all += b->spent[slot];
-            recent += slot > DRIPGATE_SLOTS - BURST ? b->spent[slot] : 0;
+        double recent = 0;
+        for (int slot = DRIPGATE_SLOTS + 1 - BURST; slot <= DRIPGATE_SLOTS; ++slot) {
+            recent += b->spent[slot];
         }
-        if ((recent != 0 && recent + needed > MOST_IN_A_BURST * b->amount)
-            || all + needed > b->amount) {
+        if (recent != 0 && recent + needed > MOST_IN_A_BURST * b->amount) {
             return 0;
         }
     }
@@ -144,6 +170,7 @@ static void spend(dripgate_policy *p, int purse)
     for (int i = 0; i < p->rules.budgets; ++i) {
         dripgate_bucket *b = &p->buckets[purse][i];
         b->tokens -= cost(p, b);
+        b->total += cost(p, b);
         b->spent[DRIPGATE_SLOTS] += (uint32_t)cost(p, b);
     }
 }
@@ -154,8 +181,12 @@ static void spend(dripgate_policy *p, int purse)
 #define FLOOR_GAIN 0.5
 #define FLOOR_MOST 4.0
 
-/* The probability that the score's rank among those remembered is above bar. */
-static double above(const dripgate_policy *p, float score, double bar)
+typedef struct {
+    double low, high;
+} place;
+
+/* The score's place among those remembered: anywhere in low ... high, left to chance. */
+static place rank_of(const dripgate_policy *p, float score)
 {
     int less = 0, equal = 0;
     for (int i = 0; i < p->ranked; ++i) {
@@ -163,11 +194,16 @@ static double above(const dripgate_policy *p, float score, double bar)
         equal += p->ranks[i] == score;
     }
     const double size = p->ranked + 1;
-    const double low = less / size, high = (less + equal + 1) / size;
-    if (bar >= high) {
+    return (place){less / size, (less + equal + 1) / size};
+}
+
+/* The probability that a rank is above bar. */
+static double above(place rank, double bar)
+{
+    if (bar >= rank.high) {
         return 0.0;
     }
-    return bar <= low ? 1.0 : (high - bar) / (high - low);
+    return bar <= rank.low ? 1.0 : (rank.high - bar) / (rank.high - rank.low);
 }
 
 static void remember(dripgate_policy *p, float score)
@@ -182,9 +218,10 @@ static void remember(dripgate_policy *p, float score)
 
 static double gain(double target)
 {
-    const double wanted = 0.005 / (target > 1e-9 ? target : 1e-9);
-    const double least = wanted > 0.02 ? wanted : 0.02;
-    return least < 0.4 ? least : 0.4;
+    if (target > 0.5) {
+        return 0.02;
+    }
+    return target > 0.0125 ? 0.01 / target : 0.8;
 }
 
 static double bar_of(double debt, double target)
@@ -192,31 +229,32 @@ static double bar_of(double debt, double target)
     if (target >= 1) {
         return 0.0;
     }
-    const double strength = gain(target);
-    if (debt * strength >= MOST_DEBT) {
+    const double push = debt * gain(target);
+    if (push >= MOST_DEBT) {
         return 1.0;
     }
-    const double share = target * exp(-strength * debt);
-    return 1 - (share < 1.0 ? share : 1.0);
+    const double bar = 1 - target * exp(-push);
+    return bar > 0 ? bar : 0.0;
 }
 
 static void weigh(dripgate_policy *p, dripgate_verdict *v, double rate, int audited, double tie)
 {
     const double keep = p->rules.keep;
-    const double payable = share_of(p, DRIPGATE_BEST);
-    const double wanted = keep > 0 && keep < payable ? keep : payable;
+    const double share = share_of(p, DRIPGATE_BEST);
+    const double wanted = keep > 0 && keep < share ? keep : share;
     const double overall = keep > 0 ? keep : DRIPGATE_KEEP_EXPECTED;
-    const double floor_share = p->rules.floor * (overall < payable ? overall : payable);
+    const double floor_share = p->rules.floor * (overall < share ? overall : share);
+    const place rank = rank_of(p, v->score);
     const double bar = bar_of(p->debt, wanted);
     const double first = 1 - keep < bar ? 1 - keep : bar;
-    const int inside = keep > 0 ? above(p, v->score, first) > 0 : v->decision == DRIPGATE_KEEP;
-    double chance = inside ? above(p, v->score, bar) : 0.0;
+    const int inside = keep > 0 ? above(rank, first) > 0 : v->decision == DRIPGATE_KEEP;
+    double chance = inside ? above(rank, bar) : 0.0;
     int otherwise =
-        inside && payable < (keep > 0 ? keep : 1.0) ? DRIPGATE_BUDGET : DRIPGATE_BAND;
+        inside && share < (keep > 0 ? keep : 1.0) ? DRIPGATE_BUDGET : DRIPGATE_BAND;
     int reason = DRIPGATE_BAND;
     double *owed = &p->floors[v->predicted];
     if (floor_share != 0 && bar < 1 && chance == 0) {
-        chance = above(p, v->score, 1 - floor_share * exp(-FLOOR_GAIN * *owed));
+        chance = above(rank, 1 - floor_share * exp(-FLOOR_GAIN * *owed));
         reason = DRIPGATE_FLOOR;
     }
     if (chance != 0 && !affords(p, DRIPGATE_BEST)) {
@@ -256,22 +294,28 @@ static double audit_rate(dripgate_policy *p)
     return rate < share ? rate : share;
 }
 
+/* Of samples only whole ones, so that none is lost. */
+static double part_of(const dripgate_allowance *one, double share)
+{
+    return one->bytes ? one->amount * share : floor(one->amount * share);
+}
+
 static void start(dripgate_policy *p)
 {
     static const float seeded[] = DRIPGATE_SEEDED_SCORES;
-    const double audit = p->rules.audit > 0 ? AUDIT_PART : 0.0;
-    const double aside = p->rules.quarantine > 0 ? QUARANTINE_PART : 0.0;
-    const double parts[DRIPGATE_PURSES] = {1 - audit - aside, audit, aside};
     p->clock = NAN;
     p->ranked = sizeof seeded / sizeof seeded[0];
     memcpy(p->ranks, seeded, sizeof seeded);
     for (int i = 0; i < p->rules.budgets; ++i) {
         const dripgate_allowance *one = &p->rules.budget[i];
         const double pause = one->period / DRIPGATE_SLOTS;
+        const double audited = part_of(one, p->rules.audit > 0 ? AUDIT_PART : 0.0);
+        const double aside = part_of(one, p->rules.quarantine > 0 ? QUARANTINE_PART : 0.0);
+        const double parts[DRIPGATE_PURSES] = {one->amount - (audited + aside), audited, aside};
         p->pause = i == 0 || pause < p->pause ? pause : p->pause;
         for (int purse = 0; purse < DRIPGATE_PURSES; ++purse) {
             dripgate_bucket *b = &p->buckets[purse][i];
-            b->amount = one->amount * parts[purse];
+            b->amount = parts[purse];
             b->period = one->period;
             b->in_bytes = one->bytes;
         }

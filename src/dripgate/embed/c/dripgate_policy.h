@@ -1,7 +1,7 @@
 /* The policy: what a device keeps of what the gate finds worth keeping.
  *
- * The same decisions as dripgate.policy in Python, from the same seed, without what does not fit:
- * near-duplicates (4 kB) and the drift alarm are left out.
+ * The same decisions as dripgate.policy in Python with duplicates=0, from the same seed. What does
+ * not fit is left out: near-duplicates (4 kB) and the drift alarm.
  */
 #ifndef DRIPGATE_POLICY_H
 #define DRIPGATE_POLICY_H
@@ -19,7 +19,7 @@ extern "C" {
 #ifndef DRIPGATE_SHARE
 #define DRIPGATE_SHARE 1
 #endif
-/* Budgets that may be asked for at once; 1.1 kB of RAM each. */
+/* Budgets that may be asked for at once; 1 kB of RAM each. */
 #ifndef DRIPGATE_BUDGETS
 #define DRIPGATE_BUDGETS 1
 #endif
@@ -33,7 +33,7 @@ typedef struct {
     uint8_t decision;   /* DRIPGATE_DROP, _KEEP or _QUARANTINE */
     uint8_t reason;     /* DRIPGATE_BAND, _QUALITY, _BUDGET, _FLOOR or _AUDIT */
     float score;        /* higher is more worth keeping */
-    float quality;      /* the heatmap's active area */
+    float quality;      /* 0 ... 1: how like the calibration samples the input is; low is alien */
     double propensity;  /* probability with which this sample is stored; keep it with the sample */
 } dripgate_verdict;
 
@@ -60,8 +60,7 @@ typedef struct {
 #define DRIPGATE_SLOTS 64
 
 typedef struct {
-    double amount, period, tokens, filled;
-    int64_t slot;
+    double amount, period, tokens, filled, total, slot;
     int in_bytes, started;
     uint32_t spent[DRIPGATE_SLOTS + 1];
 } dripgate_bucket;
