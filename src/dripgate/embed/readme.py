@@ -38,8 +38,9 @@ if (verdict.decision != DRIPGATE_DROP) store(sample, verdict.propensity);
   bound the verdict is quarantine, with reason `DRIPGATE_QUALITY`.
 * **Policy**: `dripgate_init(&policy, &rules)` adds a share of the stream, budgets, class floors,
   the audit and the bound on quarantine, decision by decision as the Python policy with
-  `duplicates=0`. Without that call none of it is linked. Call `dripgate_time(seconds)` before deciding if there is a budget.
-  Keep the struct in retained memory, and `dripgate_resume` it after a sleep.
+  `duplicates=0`. Without that call none of it is linked. Call `dripgate_time(seconds)` before
+  deciding if there is a budget. Keep the struct in retained memory, and `dripgate_resume` it after
+  a sleep.
   `-DDRIPGATE_SHARE=0` leaves out what ranks scores.
 
 ## What it takes
