@@ -43,10 +43,10 @@ _WHY = {
     (Decision.DROP, Reason.BAND): "score outside the band",
     (Decision.DROP, Reason.BUDGET): "worth keeping, but not within the budget",
     (Decision.DROP, Reason.DUPLICATE): "the same scene as one kept recently",
-    (Decision.DROP, Reason.QUALITY): "heatmap of an unusual shape, and quarantine was full",
+    (Decision.DROP, Reason.QUALITY): "unlike the calibration samples, and quarantine was full",
     (Decision.DROP, Reason.UNREADABLE): "could not be decoded",
-    (Decision.QUARANTINE, Reason.QUALITY): "heatmap of an unusual shape",
-    (Decision.QUARANTINE, Reason.AUDIT): "heatmap of an unusual shape, at random",
+    (Decision.QUARANTINE, Reason.QUALITY): "unlike the calibration samples",
+    (Decision.QUARANTINE, Reason.AUDIT): "unlike the calibration samples, at random",
     (Decision.QUARANTINE, Reason.UNREADABLE): "could not be decoded",
 }
 _GROUPS = {
