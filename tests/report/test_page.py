@@ -105,7 +105,7 @@ def test_tables_show_the_numbers_given(report):
     ]  # fmt: skip
     assert tables["reasons"][1:] == [
         ["keep", "score inside the band", "290"], ["drop", "score outside the band", "690"],
-        ["quarantine", "heatmap of an unusual shape", "18"],
+        ["quarantine", "unlike the calibration samples", "18"],
         ["quarantine", "could not be decoded", "2"],
     ]  # fmt: skip
     assert tables["unreadable"][1:] == [["bad/1.png", "truncated"], ["bad/2.png", "not an image"]]

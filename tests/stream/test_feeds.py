@@ -72,6 +72,24 @@ def test_the_loop_has_its_turn_where_nothing_comes(gate, tmp_path):
     assert turns == [0, 1, 1]
 
 
+def test_samples_wait_for_others_until_the_latency_is_over(gate, tmp_path, monkeypatch):
+    """A sample a second, and a pause of the source after each: three seconds are three samples."""
+    now = [100.0]
+    monkeypatch.setattr(the_loop.time, "monotonic", lambda: now[0])
+
+    def slowly():
+        for i in range(10):
+            yield Sample(b"x", str(i))
+            yield None
+            now[0] += 1
+
+    until, turns = Until(10), []
+    with Store(tmp_path / "k.db") as store:
+        run(gate, slowly(), store, latency=3, on_verdicts=until.note, on_turn=turns.append)
+    assert until.sizes == [4, 4, 2]
+    assert len(turns) > 6  # whoever waits does not keep the loop from what else there is to do
+
+
 def test_large_samples_end_a_batch_before_memory_does(gate, tmp_path, monkeypatch):
     monkeypatch.setattr(the_loop, "BATCH_BYTES", 1000)
     until = Until(10)

@@ -44,6 +44,10 @@ _SAID_EVERY = 1000
     help="What becomes of a file once the verdict about it is durable.",
 )
 @click.option("--batch", default=BATCH, show_default=True, help="Most samples decided together.")
+@click.option(
+    "--latency", default=0.0, type=click.FloatRange(0),
+    help="Seconds that a sample may wait for others to share its commit.",
+)  # fmt: skip
 @click.option("--keep", type=float, help="Share to keep, such as 0.05; else the gate's band.")
 @click.option("--budget", multiple=True, help="200/h, 500MB/week, …; may be given several times.")
 @click.option("--audit", type=float, help="Share kept whatever the score, such as 0.01.")
@@ -99,7 +103,15 @@ def command(
         how = _how(options, secure, uplink.link.wait if uplink else stop.wait)
         with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
             turn = service.turn if lasting else _progress(service)
-            summary = run(opened, feed, kept, batch=batch, rules=rules, on_turn=turn)
+            summary = run(
+                opened,
+                feed,
+                kept,
+                batch=batch,
+                latency=options["latency"],
+                rules=rules,
+                on_turn=turn,
+            )
         if uplink:
             drain(uplink, stop, options["give_up"], lambda: service.turn(summary))
         if lasting or options["metrics"]:

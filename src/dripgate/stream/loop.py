@@ -74,12 +74,14 @@ def run(
     store: Store,
     *,
     batch: int = BATCH,
+    latency: float = 0.0,
     rules: Rules | None = None,
     on_verdicts: OnVerdicts | None = None,
     on_turn: OnTurn | None = None,
 ) -> Summary:
     """Decide about every sample and store what is kept or quarantined; a commit per batch.
 
+    latency: seconds that a sample of a live source may wait for others to share its commit.
     rules: what a policy makes of the gate's verdicts; None leaves them as they are. The policy's
     memory is in the store, written with each batch, so a later run goes on where this one ended.
     on_verdicts: is given each batch's samples and verdicts when they are durable. on_turn: is
@@ -93,7 +95,7 @@ def run(
     store.set_meta("gate_id", gate.id)
     policy = Policy(rules, gate.info, saved_policy(store)) if rules else None
     feed = source if isinstance(source, Feed) else Feed(source)
-    for samples in _batches(feed, batch):
+    for samples in _batches(feed, batch, latency):
         if samples:
             pairs = list(zip(samples, _decide(gate, policy, samples), strict=True))
             _store(store, pairs, policy, feed, summary)
@@ -171,16 +173,22 @@ def _count(summary: Summary, sample: Sample, verdict: Verdict) -> None:
         of_class.quarantined += 1
 
 
-def _batches(feed: Feed, size: int) -> Iterator[list[Sample]]:
-    """What is there, up to ``size``: a feed that pauses is not waited for."""
+def _batches(feed: Feed, size: int, latency: float) -> Iterator[list[Sample]]:
+    """What is there, up to ``size``. A feed that pauses is waited for until ``latency`` is over;
+    an empty batch in between is the loop's turn.
+    """
     batch: list[Sample] = []
-    held = 0
+    held, began = 0, 0.0
     for sample in feed:
         if sample is not None:
+            began = began if batch else time.monotonic()
             batch.append(sample)
             held += len(sample.payload)
-        if sample is None or len(batch) == size or held >= BATCH_BYTES:
+        late = bool(batch) and time.monotonic() - began >= latency
+        if len(batch) == size or held >= BATCH_BYTES or (late and (sample is None or latency)):
             yield batch
             batch, held = [], 0
+        elif sample is None:
+            yield []
     if batch:
         yield batch
