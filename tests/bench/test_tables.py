@@ -74,6 +74,12 @@ def test_bars_are_missed_and_met():
     assert found["saved at equal accuracy: more than 39 %"]
 
 
+def test_one_seed_decides_nothing():
+    rows = [row("full", accuracy=0.9), row("dripgate", 0.61, 0.8)]
+    assert bars(Table(rows), "d")[0][2] is None
+    assert "one seed cannot say" in markdown(rows)
+
+
 def test_the_page_has_every_row(rows):
     page = markdown(rows)
     assert page.count("\n| ") > len({r.key for r in rows}) / 2
