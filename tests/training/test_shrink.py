@@ -70,7 +70,7 @@ def test_sum_behind_a_product_is_folded_into_its_matrix():
         """(float[N, 5] x) => (float[N, 4] y) { a = MatMul (x, w)  b = Reshape (a, r)
         c = ReduceSum <keepdims = 0> (b, two)  y = Mul (c, s) }""",
         w=_floats(5, 24),
-        r=np.array([-1, 4, 6]),
+        r=np.array([0, 4, 6]),
         two=np.array([2]),
         s=np.float32(0.25),
     )
@@ -85,6 +85,18 @@ def test_mean_over_samples_is_not_folded():
         zero=np.array([0]),
     )
     assert _shrunk(model, x=_floats(3, 5)) == ["MatMul", "ReduceMean"]
+
+
+def test_rows_that_are_regrouped_are_not_folded():
+    """As in a transformer, where a row is a token and eight of them are a sample."""
+    model = _model(
+        """(float[M, 5] x) => (float[N, 6] y) { a = MatMul (x, w)  b = Reshape (a, r)
+        y = ReduceSum <keepdims = 0> (b, one) }""",
+        w=_floats(5, 6),
+        r=np.array([-1, 8, 6]),
+        one=np.array([1]),
+    )
+    assert _shrunk(model, x=_floats(16, 5)) == ["MatMul", "Reshape", "ReduceSum"]
 
 
 def test_a_mere_factor_and_a_transpose_need_no_second_matrix():

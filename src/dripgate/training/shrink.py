@@ -149,8 +149,15 @@ def _linear_chain(node: ir.Node) -> Iterator[ir.Node]:
         factor = following.op_type in ("Mul", "Div")
         if factor and others[0] is not None and others[0].size != 1:
             return
+        if _rows(following) is None or _rows(following) != _rows(node):
+            return  # rows are regrouped, as tokens into samples
         yield following
         node, following = following, _only_user(following.outputs[0])
+
+
+def _rows(node: ir.Node) -> object:
+    shape = node.outputs[0].shape
+    return shape[0] if shape else None
 
 
 def _through(weight: Array, chain: list[ir.Node]) -> Array:
