@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dripgate.bench import diverse
 from dripgate.bench.hold import held
 from dripgate.bench.plan import plan_for
-from dripgate.bench.protocol import Bench
+from dripgate.bench.protocol import Bench, alone
 from dripgate.bench.rules import RULES, _even, inside
 from dripgate.types import Decision
 
@@ -31,7 +31,8 @@ class Prefix:
 
 @pytest.fixture(scope="module")
 def made():
-    return Bench("digits", plan_for("digits", "quick"), 0).under("clean")
+    with alone():
+        yield Bench("digits", plan_for("digits", "quick"), 0).under("clean")
 
 
 @pytest.mark.parametrize("name", ONE_PASS)

@@ -165,7 +165,8 @@ def test_estimates_of_a_store_that_had_to_evict_speak_for_less(gate, samples, tm
         with Store(tmp_path / f"{limit}.db", limit=limit, audit_share=0.6) as store:
             run(gate, large(samples), store, rules=rules)
             found[limit] = account(store).estimates
-            lost = store.counters.get("evicted_limit", 0) + store.counters.get("refused", 0)
+            names = ("evicted_limit", "evicted_quarantine", "refused", "refused_quarantine")
+            lost = sum(store.counters.get(name, 0) for name in names)
     assert lost > 5
     everything, rest = found.values()
     # What chance kept is all there; of the others the least valuable went.

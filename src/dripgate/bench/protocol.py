@@ -7,6 +7,7 @@ paired. Each job runs on one thread, so that its rows do not depend on how many 
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -45,12 +46,26 @@ class Job(NamedTuple):
 
 def run_job(job: Job) -> Iterator[Row]:
     """The job's rows, each as soon as it is there. Raises DataError for unusable data."""
-    bench = Bench(job.data, job.plan, job.seed)
-    for condition in dict.fromkeys(cell.condition for cell in job.cells):
-        trial = bench.under(condition)
-        for cell in job.cells:
-            if cell.condition == condition:
-                yield trial.row(cell)
+    with alone():
+        bench = Bench(job.data, job.plan, job.seed)
+        for condition in dict.fromkeys(cell.condition for cell in job.cells):
+            trial = bench.under(condition)
+            for cell in job.cells:
+                if cell.condition == condition:
+                    yield trial.row(cell)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One thread, and no time for numbers too small to matter; afterwards as it was."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
 
 
 def open_data(data: str, plan: Plan) -> Dataset:
@@ -83,8 +98,6 @@ class Bench:
     """A data set and a seed; under most conditions the first model is the same."""
 
     def __init__(self, data: str, plan: Plan, seed: int) -> None:
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
         self.data, self.plan, self.seed = data, plan, seed
         self.dataset = open_data(data, plan)
         self.parts = parts(self.dataset, plan, seed)
