@@ -33,14 +33,21 @@ from dripgate.gate import Gate
 from dripgate.gate_info import Calibration, GateInfo, Histogram, Parity, Provenance, TargetLayer
 from dripgate.heatmap import SCORES
 from dripgate.training import nets
-from dripgate.training.fit import unbounded
 from dripgate.training.gradcam import GradCam
 from dripgate.training.graph import build_graph, with_info
 from dripgate.training.layer import choose_layer
 from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import Deployed, build
 from dripgate.training.shrink import OPSET
-from dripgate.types import Array, AudioInput, ImageInput, InputSpec, LogMel, Normalize
+from dripgate.types import (
+    Array,
+    AudioInput,
+    ImageInput,
+    InputSpec,
+    LogMel,
+    Normalize,
+    Thresholds,
+)
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "price.json"
 FEWEST, MOST = 5, 400
@@ -212,6 +219,12 @@ def cut_at_logits(gate: bytes) -> bytes:
     model = onnx.load_model_from_string(gate)
     return bytes(onnx.utils.Extractor(model).extract_model(["samples"], ["logits"])
                  .SerializeToString())  # fmt: skip
+
+
+def unbounded(classes: int) -> Thresholds:
+    """Thresholds that keep everything; what is typical does not change what it costs."""
+    none = (None,) * classes
+    return Thresholds(low=none, high=none, quality_low=None, quality_high=None)
 
 
 def info(
