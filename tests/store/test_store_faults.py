@@ -115,46 +115,58 @@ def entries(log):
 
 
 class Disk:
-    """What is on the platters, and what only the page cache knows."""
+    """What is on the platters, and what only the page cache knows.
+
+    A file that is created under the name of one that was removed is another file: while the folder
+    is not synced, the name stands for the one or the other, never for a mixture.
+    """
 
     def __init__(self, folder):
         self.folder = str(folder)
-        self.durable = {}  # name → bytes, as of the last sync
-        self.pending = {}  # name → [(op, offset, data)], since then
-        self.names = set()  # files whose entry in the folder is synced
-        self.entries = []  # (op, name) since the folder was synced
+        self.durable = {}  # file → bytes, as of its last sync
+        self.pending = {}  # file → [(op, offset, data)], since then
+        self.current = {}  # name → file that it stands for in the page cache
+        self.names = {}  # name → file, as of the folder's last sync
+        self.entries = []  # (name, file or None) since then
+        self.count = 0
 
     def apply(self, op, path, offset, data):
         name = Path(path).name
         if op == "sync" and path == self.folder:
             self.names = self.listed(len(self.entries))
             self.entries = []
-        elif op == "sync":
-            self.durable[name] = changed(self.durable.get(name, b""), self.pending.pop(name, []))
-        elif op in {"create", "unlink"}:
-            self.entries.append((op, name))
-        elif op in {"write", "cut"}:
-            self.pending.setdefault(name, []).append((op, offset, data))
+        elif op == "unlink":
+            self.current.pop(name, None)
+            self.entries.append((name, None))
+        elif op == "create":
+            self.count += 1
+            self.current[name] = self.count
+            self.entries.append((name, self.count))
+        elif name in self.current:
+            file = self.current[name]
+            if op == "sync":
+                pending = self.pending.pop(file, [])
+                self.durable[file] = changed(self.durable.get(file, b""), pending)
+            elif op in {"write", "cut"}:
+                self.pending.setdefault(file, []).append((op, offset, data))
 
     def listed(self, count):
-        names = set(self.names)
-        for op, name in self.entries[:count]:
-            (names.add if op == "create" else names.discard)(name)
-        return names
+        names = {**self.names, **dict(self.entries[:count])}
+        return {name: file for name, file in names.items() if file is not None}
 
     def after(self, rng, how):
         """The files after a power loss: of what was not synced nothing, all, or any part."""
         count = {"none": 0, "all": len(self.entries)}.get(how, rng.randint(0, len(self.entries)))
         files = {}
-        for name in self.listed(count):
-            pending = self.pending.get(name, [])
+        for name, file in self.listed(count).items():
+            pending = self.pending.get(file, [])
             if how == "none":
                 pending = []
             elif how == "some":
                 pending = [torn(rng, one) for one in pending if rng.random() < 0.6]
             elif how == "last":
                 pending = pending[-1:]
-            files[name] = changed(self.durable.get(name, b""), pending)
+            files[name] = changed(self.durable.get(file, b""), pending)
         return files
 
 
@@ -289,7 +301,7 @@ def test_an_error_at_the_nth_write_loses_nothing_acknowledged(
     assert told[-1]["n"] > 100
     *failed, succeeded = told
     assert succeeded["errors"] == []
-    assert succeeded["done"] > max(one["done"] for one in failed[: len(failed) // 2]) > 2
+    assert succeeded["done"] >= max(one["done"] for one in failed[: len(failed) // 2]) > 2
     for one in told:
         assert one["problems"] == one["lost"] == one["changed"] == []
         assert one["usable"]
