@@ -56,15 +56,7 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def verdict(self) -> Verdict:
         """The verdict as it was put."""
-        return Verdict(
-            decision=self.decision,
-            reason=self.reason,
-            score=self.score,
-            quality=self.quality,
-            predicted=self.predicted,
-            propensity=self.propensity,
-            detail=self.detail,
-        )
+        return msgspec.convert(self, Verdict, from_attributes=True)
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

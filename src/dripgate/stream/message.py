@@ -16,7 +16,7 @@ import msgspec
 
 from dripgate.media import DEFAULT_LIMITS
 from dripgate.store.records import LONGEST_DETAIL, LONGEST_LABEL, LONGEST_SOURCE, StoredSample
-from dripgate.types import Decision, Reason, Sample, Verdict
+from dripgate.types import Reason, Sample, Verdict
 
 #: Bytes that the largest message may take: a payload, and what is said about it.
 LARGEST = DEFAULT_LIMITS.payload_bytes + (1 << 16)
@@ -49,15 +49,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def verdict(self) -> Verdict:
         """The verdict as it was."""
-        return Verdict(
-            decision=Decision(self.decision),
-            reason=self.reason,
-            score=self.score,
-            quality=self.quality,
-            predicted=self.predicted,
-            propensity=self.propensity,
-            detail=self.detail,
-        )
+        return msgspec.convert(self, Verdict, from_attributes=True)
 
 
 class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
