@@ -5,6 +5,8 @@ import os
 import random
 
 import pytest
+from paho.mqtt import publish
+from tests.uplink.conftest import TOPIC
 
 from dripgate.store import Store
 
@@ -58,7 +60,7 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed(lab):
     running = {"receive": receive(lab, broker), "send": send(lab, broker, *slowly)}
     for number in range(KILLS):
         goal = lab.count("central.db")[0] + chance.randrange(1, 120)
-        lab.eventually(lambda goal=goal: lab.count("central.db")[0] >= goal)
+        lab.eventually(lambda goal=goal: lab.count("central.db")[0] >= goal, alive=running.values())
         assert lab.count("device.db")[1] > 0, "this kill would come too late"
         victim = ("broker", "receive", "send")[number % 3]
         if victim == "broker":
@@ -97,6 +99,19 @@ def test_what_the_broker_acknowledged_and_forgot_is_sent_again(lab):
     assert sender.wait() == 0, sender.log()
     receiver.stop()
     assert lab.samples("central.db").keys() == lab.samples("device.db").keys()
+
+
+def test_a_receiver_starts_into_a_backlog(lab):
+    """Which the broker pours out before it confirms the subscription."""
+    broker = lab.broker("allow_anonymous true", "queue_qos0_messages true")
+    receiver = receive(lab, broker)
+    lab.eventually(lambda: "SUBACK" in broker.log(), alive=[receiver])
+    receiver.stop()
+    messages = [(f"{TOPIC}/samples/north-1", b"no message")] * 900
+    publish.multiple(messages, "127.0.0.1", broker.port)
+    receiver = receive(lab, broker)
+    lab.eventually(lambda: receiver.log().count("refused") == 900, alive=[receiver])
+    assert receiver.stop() == 0, receiver.log()
 
 
 def test_where_nobody_listens_everything_stays_pending(lab):

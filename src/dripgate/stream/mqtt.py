@@ -10,6 +10,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,8 +64,8 @@ class Link:
         on_published: Callable[[int, int], None] = lambda _mid, _code: None,
     ) -> None:
         self.address = address
-        self.ready = self._closing = False
-        self.trouble = f"no answer from {address.broker} yet"
+        self._closing = False
+        self.trouble = self._unanswered = f"no answer from {address.broker} yet"
         self.news = threading.Event()
         self.most_in_flight, self.most_bytes = IN_FLIGHT, _MOST
         self.epoch = self.losses = 0
@@ -72,6 +73,11 @@ class Link:
         self._session, self._largest = session, largest
         self._on_message, self._on_published = on_message, on_published
         self._client = self._open()
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages may be published now."""
+        return not self.trouble
 
     def publish(self, topic: str, payload: bytes) -> int:
         """Send with QoS 1; returns the number that ``on_published`` is called with."""
@@ -93,19 +99,18 @@ class Link:
 
     def connect(self, stopped: Callable[[], bool]) -> None:
         """Wait until the connection stands. Raises UplinkError at the first trouble."""
-        before = self.trouble
-        for _ in range(int(SILENCE / 0.1)):
-            if self.ready or stopped():
+        end = time.monotonic() + SILENCE
+        while (trouble := self.trouble) == self._unanswered and time.monotonic() < end:
+            if stopped():
                 return
-            if self.trouble != before:
-                break
-            self.wait(0.1)
-        raise UplinkError(self.trouble)
+            self.wait(0.1)  # or less: messages may come before the subscription is confirmed
+        if trouble:
+            raise UplinkError(trouble)
 
     def renew(self) -> None:
         """Connect anew and forget what was published and not acknowledged."""
         self.close()
-        self.ready = self._closing = False
+        self.trouble, self._closing = self._unanswered, False
         self._client = self._open()
 
     def close(self) -> None:
@@ -201,7 +206,7 @@ class Link:
         self.news.set()
 
     def _note(self, trouble: str) -> None:
-        self.trouble, self.ready = trouble, not trouble
+        self.trouble = trouble
         self.news.set()
 
 
