@@ -10,7 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dripgate.embed.arena import plan
 from dripgate.embed.graphs import drop_unused
-from dripgate.embed.lower import Lowered, fold_linear_sums, lower, share_transposes
+from dripgate.embed.lower import (
+    PLAIN,
+    WITH_SCORE,
+    Lowered,
+    fold_linear_sums,
+    lower,
+    share_transposes,
+)
 from dripgate.embed.storage import storage
 
 RNG = np.random.default_rng(0)
@@ -94,6 +101,14 @@ def test_a_gate_keeps_its_numbers(gate, spec):
     for i, name in enumerate(("logits", "score", "verdict", "quality")):
         found = np.concatenate([row[i] for row in rows])
         np.testing.assert_allclose(found, getattr(expected, name), rtol=1e-4, atol=1e-5)
+
+
+def test_quality_is_taken_before_the_net_needs_the_memory(gate):
+    """Taken last, it would keep the input alive at the net's busiest step."""
+    whole, plain = (
+        plan(storage(lower(gate.data, outputs)).blocks).size for outputs in (WITH_SCORE, PLAIN)
+    )
+    assert whole < 1.02 * plain
 
 
 # Storage ----------------------------------------------------------------------------------------

@@ -53,9 +53,41 @@ def lower(gate: bytes, outputs: tuple[str, ...] = WITH_SCORE) -> Lowered:
     share_transposes(model.graph)
     spectrum = take_spectrum(model.graph)
     drop_unused(model.graph)
+    _quality_first(model.graph)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     _refuse_unknown_shapes(model.graph)
     return Lowered(model, spectrum)
+
+
+def _quality_first(graph: onnx.GraphProto) -> None:
+    """Quality as soon as there is what it is taken from, and not after the net is through.
+
+    Else the net's input would have to be kept while the net needs most memory.
+    """
+    (beside, main) = (_needed(graph, names) for names in (["quality"], ["logits"]))
+    waiting = [node for node in graph.node if beside & set(node.output) - main]
+    ready = {tensor.name for tensor in (*graph.initializer, *graph.input)} | {""}
+    ordered: list[onnx.NodeProto] = []
+
+    def place(node: onnx.NodeProto) -> None:
+        ordered.append(node)
+        ready.update(node.output)
+
+    for node in [node for node in graph.node if node not in waiting]:
+        place(node)
+        while waiting and ready.issuperset(waiting[0].input):
+            place(waiting.pop(0))
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
+def _needed(graph: onnx.GraphProto, names: list[str]) -> set[str]:
+    """All that the values are computed from, and they."""
+    wanted = set(names)
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+    return wanted
 
 
 # One sample, folded -----------------------------------------------------------------------------

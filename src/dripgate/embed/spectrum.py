@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from dripgate.embed.graphs import initializers, users
+from dripgate.embed.graphs import initializers, replace, users
 from dripgate.gate_info import INPUT_NAME
 from dripgate.types import Array
 
@@ -47,7 +47,7 @@ def take_spectrum(graph: onnx.GraphProto) -> Spectrum | None:
     mix = _only_user(read_by, square)
     if transform is None or square is None or mix is None or mix.op_type != "Conv":
         return None
-    if not _squares(square, constants) or len(transform.input) > 2 or len(mix.input) > 2:
+    if not _squares(square, constants) or len(transform.input) > 2:
         return None
     waves, mel = constants[transform.input[1]], constants[mix.input[1]]
     if waves.ndim != 3 or mel.shape[1:] != (len(waves), 1) or any(_pads(transform)):
@@ -61,10 +61,19 @@ def take_spectrum(graph: onnx.GraphProto) -> Spectrum | None:
     full[:, bins] = mel[:, :half, 0]
     hop = _integers(transform, "strides", [1])[0]
     frames = 1 + (_length(graph) - len(window)) // hop
-    name = mix.output[0]
-    graph.node.remove(mix)
+    name = f"{mix.output[0]}.mel"
+    replace(graph, mix, [_shift(graph, name, mix)])
     graph.input[0].CopyFrom(helper.make_tensor_value_info(name, 1, [1, len(mel), frames]))
     return Spectrum(window, full, hop, frames, name)
+
+
+def _shift(graph: onnx.GraphProto, name: str, mix: onnx.NodeProto) -> onnx.NodeProto:
+    """What is left of the filters: their bias, the floor below which all is silence."""
+    if len(mix.input) < 3:
+        return helper.make_node("Identity", [name], list(mix.output))
+    column = initializers(graph)[mix.input[2]].reshape(1, -1, 1)
+    graph.initializer.append(numpy_helper.from_array(column, f"{name}.floor"))
+    return helper.make_node("Add", [name, f"{name}.floor"], list(mix.output))
 
 
 def factors(half: int) -> list[int]:
