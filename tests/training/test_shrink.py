@@ -55,6 +55,19 @@ def test_scale_that_cannot_be_undone_or_is_no_factor_stays(scale):
     assert _shrunk(model, x=_floats(2, 2, 6, 6)) == ["Mul", "Add", "Conv"]
 
 
+def test_scale_goes_into_all_convolutions_that_read_it():
+    model = _model(
+        """(float[N, 2, 6, 6] x) => (float[N, 3, 6, 6] y, float[N, 4, 3, 3] z) {
+        a = Div (x, s)  b = Sub (a, m)  y = Conv <pads = [1, 1, 1, 1]> (b, w)
+        z = Conv <strides = [2, 2]> (b, v) }""",
+        s=_floats(1, 2, 1, 1),
+        m=_floats(1, 2, 1, 1),
+        w=_floats(3, 2, 3, 3),
+        v=_floats(4, 2, 2, 2),
+    )
+    assert _shrunk(model, x=_floats(2, 2, 6, 6)) == ["Sub", "Conv", "Conv"]
+
+
 def test_scale_that_another_node_needs_stays():
     model = _model(
         """(float[N, 1, 6, 6] x) => (float[N, 1, 4, 4] y, float[N, 1, 6, 6] z) {

@@ -186,41 +186,54 @@ def _masks_as_signs(graph: ir.Graph) -> None:
 
 
 def _scales(graph: ir.Graph) -> None:
-    """A factor on what goes into a convolution belongs into its weights.
+    """A factor on what only goes into convolutions belongs into their weights.
 
     A shift stays: a padded border is 0 behind it, not before. (x · s + b) is (x + b/s) · s.
     """
-    for conv in _nodes(graph, "Conv"):
-        weight = _array(conv.inputs[1])
-        groups = conv.attributes.get("group")
-        if weight is None or (groups is not None and groups.as_int() != 1):
-            continue
-        value, moved = _in(conv), False
-        node = value.producer()
-        while node is not None and node.op_type in _MOVES and _only_user(node.outputs[0]):
-            value, moved = _in(node), True
-            node = value.producer()
-        shift = node if node is not None and node.op_type in ("Add", "Sub") else None
-        scale = _in(shift).producer() if shift else node
-        if scale is None or scale.op_type not in ("Mul", "Div"):
-            continue
+    for scale in [node for node in graph if node.op_type in ("Mul", "Div")]:
         factor = _array(scale.inputs[1])
-        alone = all(_only_user(n.outputs[0]) for n in (scale, shift) if n is not None)
-        if factor is None or not factor.all() or not alone or (moved and factor.size != 1):
+        if factor is None or not factor.all():
             continue
         factor = factor if scale.op_type == "Mul" else 1 / factor
-        if factor.size != 1 and factor.shape != (1, weight.shape[1], *[1] * (weight.ndim - 2)):
-            continue
-        if shift is not None:
+        shift = _only_user(scale.outputs[0])
+        by = None
+        if shift is not None and shift.op_type in ("Add", "Sub"):
             by = _array(shift.inputs[1])
-            if by is None:
-                continue
-            constant = _constant(graph, f"{shift.outputs[0].name}.by", by / factor)
+        scaled = scale.outputs[0] if shift is None or by is None else shift.outputs[0]
+        convs = _convolutions(scaled)
+        if not convs or not all(_takes(conv, factor, moved) for conv, moved in convs):
+            continue
+        if shift is not None and by is not None:
+            constant = _constant(graph, f"{scaled.name}.by", by / factor)
             _replace(shift, _add(graph, shift, shift.op_type, [scale.inputs[0], constant]))
         else:
             _replace(scale, _in(scale))
-        scaled = _constant(graph, f"{_in(conv, 1).name}.scaled", weight * factor)
-        conv.replace_input_with(1, scaled)
+        for conv, _ in convs:
+            weight = cast(Array, _array(conv.inputs[1])) * factor
+            name = f"{_in(conv, 1).name}.{scaled.name}.scaled"
+            conv.replace_input_with(1, _constant(graph, name, weight))
+
+
+def _convolutions(value: ir.Value) -> list[tuple[ir.Node, bool]]:
+    """All that use a value, and whether it is moved about before; none if another node does."""
+    found: list[tuple[ir.Node, bool]] = []
+    for node, place in value.uses():
+        if node.op_type == "Conv" and place == 0:
+            found.append((node, False))
+        elif node.op_type in _MOVES and place == 0 and (behind := _convolutions(node.outputs[0])):
+            found += [(conv, True) for conv, _ in behind]
+        else:
+            return []
+    return [] if value.is_graph_output() else found
+
+
+def _takes(conv: ir.Node, factor: Array, moved: bool) -> bool:
+    """Whether the weights can hold a factor of the map that the convolution reads."""
+    weight, groups = _array(conv.inputs[1]), conv.attributes.get("group")
+    if weight is None or (groups is not None and groups.as_int() != 1):
+        return False
+    of_channels = factor.shape == (1, weight.shape[1], *[1] * (weight.ndim - 2))
+    return factor.size == 1 or (of_channels and not moved)
 
 
 # Reading and changing the graph -----------------------------------------------------------------
