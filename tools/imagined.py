@@ -43,7 +43,7 @@ def info(calibration: Calibration, keep: float = 0.4) -> GateInfo:
     none = (None,) * classes
     return GateInfo(
         schema=1, score="loss_mean", keep=keep, classes=tuple("abcdefghij"[:classes]),
-        thresholds=Thresholds(low=none, high=none, quality_low=None, quality_high=None),
+        thresholds=Thresholds(low=none, high=none, quality_low=None),
         input=ImageInput(height=8, width=8, channels=1), preprocessing=Identity(),
         layer=TargetLayer(name="imagined", shape=(8, 4, 4), why=""), calibration=calibration,
         parity=Parity(logits=0, score=0, heatmap=0, samples=1, tolerance=1e-4),

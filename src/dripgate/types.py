@@ -187,12 +187,11 @@ class Thresholds(_Frozen, frozen=True):
     """The band and the quality range.
 
     A sample predicted as class c is kept where ``low[c] <= score <= high[c]``, and quarantined
-    first where its quality is outside ``quality_low … quality_high``. low and high have one
-    entry per class; None is "no bound".
+    first where its quality is below ``quality_low``. low and high have one entry per class; None
+    is "no bound".
     """
 
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
     quality_low: float | None
-    quality_high: float | None
     typical: Typical = Typical()

@@ -28,7 +28,6 @@ def make_gate(
             low=low * (len(classes) // len(low)),
             high=high * (len(classes) // len(high)),
             quality_low=0.05,
-            quality_high=0.61,
         ),
         keep=keep,
         classes=classes,

@@ -13,11 +13,11 @@ from dripgate.report import StreamHistogram, charts, histogram_svg, svg, tradeof
 from dripgate.types import Decision, Thresholds
 
 SVG = "{http://www.w3.org/2000/svg}"
-ANY = Thresholds(low=(None,), high=(None,), quality_low=None, quality_high=None)
+ANY = Thresholds(low=(None,), high=(None,), quality_low=None)
 
 
 def band(low, high):
-    return Thresholds(low=low, high=high, quality_low=None, quality_high=None)
+    return Thresholds(low=low, high=high, quality_low=None)
 
 
 def marks(root, tag, kind):

@@ -66,7 +66,7 @@ def small_gate(info, spec, preprocessing, channels):
         nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(4, 10),
     )  # fmt: skip
-    bounds = Thresholds(low=(None,) * 10, high=(None,) * 10, quality_low=None, quality_high=None)
+    bounds = Thresholds(low=(None,) * 10, high=(None,) * 10, quality_low=None)
     graph = build_graph(model, preprocessing, spec, "1", info.score, bounds)
     return with_info(
         graph,

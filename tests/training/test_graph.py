@@ -48,7 +48,7 @@ TYPICAL = Typical(centre=(0.5, 0.0, 0.1, 0.2), whitening=((1.0, 0.2, 0.0, 0.1),)
 
 def _open(classes: int) -> Thresholds:
     return Thresholds(
-        low=(None,) * classes, high=(None,) * classes, quality_low=None, quality_high=None,
+        low=(None,) * classes, high=(None,) * classes, quality_low=None,
         typical=TYPICAL,
     )  # fmt: skip
 
@@ -174,7 +174,7 @@ def _rule(results: dict[str, np.ndarray], thresholds: Thresholds) -> list[int]:
                 np.isfinite(value) and above and (high is None or value <= np.float32(high))
             )
 
-        if not inside(quality, thresholds.quality_low, thresholds.quality_high):
+        if not inside(quality, thresholds.quality_low, None):
             verdicts.append(2)
         else:
             verdicts.append(int(inside(score, thresholds.low[c], thresholds.high[c])))
@@ -196,7 +196,6 @@ def test_verdicts_follow_the_rule_with_ties_at_every_threshold(tiny):
         low=tuple(low),
         high=tuple(high),
         quality_low=float(quality[6]),
-        quality_high=float(quality[-6]),
     )
     ruled = _run(with_thresholds(graph, thresholds), samples)
     assert ruled["verdict"].tolist() == _rule(results, thresholds)
@@ -237,7 +236,7 @@ def test_non_finite_is_never_kept(factory, layer):
 def test_thresholds_are_a_named_initializer(tiny):
     _, graph, _ = tiny
     thresholds = Thresholds(
-        low=(0.1, None, -3.0, 0.0), high=(None, 1e-9, 5.0, 0.7), quality_low=0.25, quality_high=None
+        low=(0.1, None, -3.0, 0.0), high=(None, 1e-9, 5.0, 0.7), quality_low=0.25
     )
     changed = with_thresholds(graph, thresholds)
     stored = {
@@ -246,12 +245,11 @@ def test_thresholds_are_a_named_initializer(tiny):
     }["thresholds"]
     assert stored.dtype == np.float32
     # A row for quality, one for the score, one per class; a column per rule.
-    np.testing.assert_array_equal(stored[:2], [[1, -1, 0, 0, 0], [0, 0, 1, -1, 0]])
+    np.testing.assert_array_equal(stored[:2], [[1, 0, 0, 0], [0, 1, -1, 0]])
     np.testing.assert_array_equal(stored[2:, 0], np.full(4, -0.25, np.float32))
-    np.testing.assert_array_equal(stored[2:, 1], np.full(4, F32.max))
-    np.testing.assert_array_equal(stored[2:, 2], -np.array([0.1, F32.min, -3, 0], np.float32))
-    np.testing.assert_array_equal(stored[2:, 3], np.array([F32.max, 1e-9, 5, 0.7], np.float32))
-    np.testing.assert_array_equal(stored[2:, 4], np.full(4, -1, np.float32))
+    np.testing.assert_array_equal(stored[2:, 1], -np.array([0.1, F32.min, -3, 0], np.float32))
+    np.testing.assert_array_equal(stored[2:, 2], np.array([F32.max, 1e-9, 5, 0.7], np.float32))
+    np.testing.assert_array_equal(stored[2:, 3], np.full(4, -1, np.float32))
 
 
 def test_thresholds_for_other_classes_are_refused(tiny):

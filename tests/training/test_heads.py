@@ -33,9 +33,7 @@ TYPICAL = Typical(
     centre=(0.1, -0.2, 0.3, -0.4),
     whitening=((1.0, 0.1, 0.2, 0.3), (0.0, 2.0, 0.4, 0.5), (0.0, 0.0, 3.0, 0.6), (0.0, 0, 0, 4.0)),
 )
-OPEN = Thresholds(
-    low=(None,) * 10, high=(None,) * 10, quality_low=None, quality_high=None, typical=TYPICAL
-)
+OPEN = Thresholds(low=(None,) * 10, high=(None,) * 10, quality_low=None, typical=TYPICAL)
 
 
 class Residual(nn.Module):

@@ -113,8 +113,7 @@ def inside(thresholds: Thresholds, seen: Seen, score: str) -> Array:
         for bounds, end in ((thresholds.low, -np.inf), (thresholds.high, np.inf))
     )
     least = -np.inf if thresholds.quality_low is None else thresholds.quality_low
-    most = np.inf if thresholds.quality_high is None else thresholds.quality_high
-    good = (seen.quality >= np.float32(least)) & (seen.quality <= np.float32(most))
+    good = seen.quality >= np.float32(least)
     value = seen.score(score)
     return np.asarray(good & (value >= low[seen.predicted]) & (value <= high[seen.predicted]))
 

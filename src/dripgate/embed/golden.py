@@ -55,9 +55,8 @@ def close(gate: Gate, out: Outputs, tolerance: float) -> Array:
     for limits in (bounds.low, bounds.high):
         edge = np.array([np.nan if one is None else one for one in limits])[predicted]
         near |= np.abs(out.score - edge) <= tolerance * np.maximum(np.abs(edge), scale * 1e-3)
-    for one in (bounds.quality_low, bounds.quality_high):
-        if one is not None:
-            near |= np.abs(out.quality - one) <= tolerance * abs(one)
+    if (least := bounds.quality_low) is not None:
+        near |= np.abs(out.quality - least) <= tolerance * abs(least)
     return near & np.isfinite(out.score) & (len(info.classes) > 0)
 
 

@@ -35,7 +35,7 @@ def learn_sound(
     typical = quality.learn(found)
     least = float(np.quantile(quality.quality(found, typical), ALIEN))
     none = (None,) * classes
-    return Thresholds(low=none, high=none, quality_low=least, quality_high=None, typical=typical)
+    return Thresholds(low=none, high=none, quality_low=least, typical=typical)
 
 
 def exposed(batch: Array, rng: np.random.Generator) -> Array:

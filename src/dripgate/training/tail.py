@@ -13,13 +13,13 @@ from dripgate.heatmap import EMPTY, ScoreSpec, Statistic
 from dripgate.quality import FLOOR
 from dripgate.types import Array, Decision, Thresholds, Typical
 
-#: The thresholds' name in the graph: float32 (2 + classes, 5), see threshold_matrix.
+#: The thresholds' name in the graph: float32 (2 + classes, 4), see threshold_matrix.
 THRESHOLDS = "thresholds"
 #: "No bound" in the graph: every finite float32 is inside, infinities and NaN are not.
 UNBOUNDED = float(np.finfo(np.float32).max)
-#: The verdict by the first rule broken: quality low, quality high, score low, score high. The
-#: fifth is met by none, so that it is the first for who breaks no other.
-_VERDICTS = [Decision.QUARANTINE] * 2 + [Decision.DROP] * 2 + [Decision.KEEP]
+#: The verdict by the first rule broken: quality low, score low, score high. The fourth is met by
+#: none, so that it is the first for who breaks no other.
+_VERDICTS = [Decision.QUARANTINE, Decision.DROP, Decision.DROP, Decision.KEEP]
 
 
 class Tail:
@@ -129,8 +129,7 @@ def add_quality(add: Tail, x: ir.Value, taint: ir.Value | None, typical: Typical
     whitening, shift = _whitened(typical, cells)
     away = add("MatMul", add.constant("whitening", whitening), add("Concat", mean, logs, axis=1))
     away = add("Add", away, add.constant("shift", shift))
-    distance = add("ReduceSumSquare", away, add.axis(1), keepdims=0)
-    quality = add("Reciprocal", add("Add", distance, add.constant("one", np.float32(1))))
+    quality = add("Reciprocal", add("ReduceSumSquare", away, add.axis(1), keepdims=0))
     return quality if taint is None else add("Add", quality, taint)
 
 
@@ -148,11 +147,12 @@ def _blocks(channels: int, block: list[int]) -> Array:
 
 
 def _whitened(typical: Typical, cells: int) -> tuple[Array, Array]:
-    """(4, 6) and (4, 1), so that ‖W · (three means, three logs) + b‖² is d² / 4."""
+    """(5, 6) and (5, 1), so that ‖W · (three means, three logs) + b‖² is d² / 4 + 1."""
     whitening = np.array(typical.whitening) / 2
     centre = np.array(typical.centre) + np.array([0, *[np.log(cells)] * 3])
     wide = np.insert(whitening, [1, 1], 0.0, axis=1)  # the steps' means say nothing
-    return wide.astype(np.float32), -(whitening @ centre)[:, None].astype(np.float32)
+    shift = np.append(-(whitening @ centre), 1.0)[:, None]
+    return np.append(wide, np.zeros((1, 6)), axis=0).astype(np.float32), shift.astype(np.float32)
 
 
 def add_verdict(
@@ -170,7 +170,7 @@ def add_verdict(
 
 
 def threshold_matrix(thresholds: Thresholds) -> Array:
-    """float32 (2 + C, 5), by which (quality, score, onehot of ŷ) gives each rule's margin.
+    """float32 (2 + C, 4), by which (quality, score, onehot of ŷ) gives each rule's margin.
 
     A margin is value - low or high - value. But for those two all terms are 0, and a difference
     of two float32 is never rounded across 0: the sign is exact. What is not finite meets no rule.
@@ -179,10 +179,9 @@ def threshold_matrix(thresholds: Thresholds) -> Array:
         np.array([missing if b is None else b for b in bounds], np.float32)
         for bounds, missing in ((thresholds.low, -UNBOUNDED), (thresholds.high, UNBOUNDED))
     )
-    floor, ceiling = thresholds.quality_low, thresholds.quality_high
+    least = thresholds.quality_low
     matrix = np.zeros((2 + len(low), len(_VERDICTS)), np.float32)
-    matrix[0, :2] = matrix[1, 2:4] = 1, -1
-    matrix[2:, 0] = UNBOUNDED if floor is None else -floor
-    matrix[2:, 1] = UNBOUNDED if ceiling is None else ceiling
-    matrix[2:, 2], matrix[2:, 3], matrix[2:, 4] = -low, high, -1
+    matrix[0, 0], matrix[1, 1:3] = 1, (1, -1)
+    matrix[2:, 0] = UNBOUNDED if least is None else -least
+    matrix[2:, 1], matrix[2:, 2], matrix[2:, 3] = -low, high, -1
     return matrix

@@ -199,7 +199,7 @@ def _cut(score: Array, keep: float, top: float) -> tuple[float, float]:
 
 def _thresholds(seen: Observed, band: _Band, keep: float) -> Thresholds:
     low, high = band.bounds(seen, keep)
-    return Thresholds(low=_finite(low), high=_finite(high), quality_low=None, quality_high=None)
+    return Thresholds(low=_finite(low), high=_finite(high), quality_low=None)
 
 
 def _finite(bounds: Array) -> tuple[float | None, ...]:
