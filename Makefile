@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy bench-price
-.PHONY: bench-run soak soak-uplink bench-uplink embed-tools embed-test bench-embed clean
+.PHONY: bench-litert bench-run soak soak-uplink bench-uplink embed-tools embed-test bench-embed clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -87,6 +87,17 @@ $(PEERS)/.ready: $(READY)
 bench-price: $(PEERS)/.ready ## what a decision costs, peers beside it: docs/results/price.json
 	PYTHONPATH=src OMP_NUM_THREADS=1 $(PEERS)/bin/python tools/bench_price.py
 
+# LiteRT's converter brings jax and torchao, 2 GB in all.
+LITERT := .venv-litert
+$(LITERT)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LITERT)
+	$(LITERT)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
+	  '.[train]' scipy litert-torch==0.10.0 ai-edge-litert==2.3.0 ai-edge-quantizer==0.10.0
+	@touch $@
+
+bench-litert: $(LITERT)/.ready ## LiteRT and int8 beside onnxruntime: docs/results/price.json
+	PYTHONPATH=src OMP_NUM_THREADS=1 $(LITERT)/bin/python tools/bench_litert.py
+
 embed-tools: ## the Arm compiler and QEMU, from Debian's packages, where they are not installed
 	@command -v arm-none-eabi-gcc >/dev/null && command -v qemu-system-arm >/dev/null || \
 	  { sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update -qq && \
@@ -101,4 +112,4 @@ bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/r
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv .venv-peers demo
+	rm -rf .venv $(PEERS) $(LITERT) demo
