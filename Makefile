@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 WORKERS ?= 2
+UPLINK_KILLS ?= 60
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -43,7 +44,7 @@ bench-run: $(READY) ## run beside bare onnxruntime, and commits: docs/results/re
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_run.py
 
 soak-uplink: $(READY) ## 60 kills of broker, receiver and sender in the middle of a backlog
-	DRIPGATE_UPLINK_KILLS=60 OMP_NUM_THREADS=1 $(BIN)/pytest tests/uplink -k whoever_is_killed
+	DRIPGATE_UPLINK_KILLS=$(UPLINK_KILLS) OMP_NUM_THREADS=1 $(BIN)/pytest tests/uplink -k whoever_is_killed
 
 bench-uplink: demo ## bytes on the wire against bytes seen: docs/results/uplink.json (needs mosquitto)
 	$(BIN)/python tools/bench_uplink.py demo/digits/gate.onnx demo/digits/stream.zip
