@@ -20,16 +20,13 @@ import onnxruntime
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import quantizer, recipe
-from bench_price import OPSET, quantized, save, timed
+from bench_price import OPSET, quantized, save, some, timed, trained
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from dripgate.data import infer_input, load, open_source
 from dripgate.heatmap import SCORES, heatmap_of_linear_head, score
-from dripgate.training.first import train_first
 from dripgate.training.fit import calibration_part
 from dripgate.training.layer import choose_layer
-from dripgate.training.train import Recipe
 from dripgate.types import Array
 
 NETS = {"resnet8": "cifar10", "dscnn": "speechcommands"}
@@ -61,20 +58,22 @@ def main() -> None:
 
 def measured(arch: str, name: str) -> dict[str, Any]:
     """A row per runtime, by name."""
-    source = open_source(name)
-    data = load(source, infer_input(source))
-    steps = int(os.environ.get("STEPS", "300"))
-    classifier = train_first(data, arch, Recipe(steps=steps)).classifier
+    data, classifier = trained(name, arch)
     part = calibration_part(classifier, data)
     inputs = partial(_inputs, classifier.deployed.preprocessing)
-    calibration, x = inputs(part.batch(np.arange(256))), inputs(data.test.batch(np.arange(2000)))
-    model = classifier.model.eval()
+    calibration = inputs(some(part, 256)[0])
+    samples, truth = some(data.test, 2000)
+    x = inputs(samples)
+    # Trained channels last: litert-torch writes such weights in the wrong order.
+    model = classifier.model.eval().to(memory_format=torch.contiguous_format)
     twice = Twice(model, choose_layer(model, torch.from_numpy(x[:2])).name).eval()
     head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     weights = head.weight.detach().numpy(), head.bias.detach().numpy()
     runs, sizes = runtimes(twice, calibration)
+    exact, other = (runs[key](x[:1])[0] for key in ("onnxruntime float", "litert float"))
+    if not np.allclose(exact, other, atol=1e-4 * np.abs(exact).max()):
+        raise SystemExit(f"{arch}: LiteRT's logits are not onnxruntime's: {other} and {exact}")
     ratios = timed({key: partial(run, x[:1]) for key, run in runs.items()})
-    truth = data.test.y[: len(x)]
     first = None
     rows: dict[str, Any] = {}
     for key, run in runs.items():
@@ -91,7 +90,7 @@ def measured(arch: str, name: str) -> dict[str, Any]:
             ),
         }  # fmt: skip
         print(arch, key, rows[key], file=sys.stderr, flush=True)
-    return rows | {"samples": len(x), "steps": steps}
+    return rows | {"samples": len(x), "steps": classifier.info.recipe.steps}
 
 
 def _inputs(preprocessing: nn.Module, samples: Array) -> Array:

@@ -29,16 +29,20 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from dripgate.data import Dataset, Split, infer_input, load, open_source
 from dripgate.gate import Gate
 from dripgate.gate_info import Calibration, GateInfo, Histogram, Parity, Provenance, TargetLayer
 from dripgate.heatmap import SCORES
 from dripgate.training import nets
+from dripgate.training.classifier import Classifier, load_classifier
+from dripgate.training.first import train_first
 from dripgate.training.gradcam import GradCam
 from dripgate.training.graph import build_graph, with_info
 from dripgate.training.layer import choose_layer
 from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import Deployed, build
 from dripgate.training.shrink import OPSET
+from dripgate.training.train import Recipe
 from dripgate.types import (
     Array,
     AudioInput,
@@ -495,31 +499,37 @@ def int8() -> None:
 
     MODELS, a folder with lenet, resnet8 and dscnn.safetensors, spares the training.
     """
-    from dripgate.data import infer_input, load, open_source
-    from dripgate.training.classifier import load_classifier
-    from dripgate.training.first import train_first
     from dripgate.training.fit import calibration_part, fit
-    from dripgate.training.train import Recipe
 
     for name, arch in (("cifar10", "resnet8"), ("speechcommands", "dscnn"), ("mnist", "lenet")):
         if name not in os.environ.get("DATA", "cifar10 speechcommands mnist").split():
             continue
-        source = open_source(name)
-        data = load(source, infer_input(source))
-        ready = Path(os.environ.get("MODELS", ""), f"{arch}.safetensors")
-        if ready.is_file():
-            classifier = load_classifier(str(ready))
-        else:
-            steps = int(os.environ.get("STEPS", "300"))
-            classifier = train_first(data, arch, Recipe(steps=steps)).classifier
+        data, classifier = trained(name, arch)
         gate = fit(classifier, data, keep=0.4)
         part = calibration_part(classifier, data)
-        small = Gate(quantized(gate.data, part.batch(np.arange(256))), "int8")
-        x = data.test.batch(np.arange(min(2000, len(data.test))))
+        small = Gate(quantized(gate.data, some(part, 256)[0]), "int8")
+        x, y = some(data.test, 2000)
         row = compared(gate, small, x)
-        accuracy = round(classifier.accuracy(x, data.test.y[: len(x)]), 4)
+        accuracy = round(classifier.accuracy(x, y), 4)
         steps = classifier.info.recipe.steps
         save("int8", f"{name} {arch}", row | {"accuracy": accuracy, "steps": steps})
+
+
+def trained(name: str, arch: str) -> tuple[Dataset, Classifier]:
+    """A data set and a net that was trained on it, in STEPS steps where MODELS has none."""
+    source = open_source(name)
+    data = load(source, infer_input(source))
+    ready = Path(os.environ.get("MODELS", ""), f"{arch}.safetensors")
+    if ready.is_file():
+        return data, load_classifier(str(ready))
+    steps = int(os.environ.get("STEPS", "300"))
+    return data, train_first(data, arch, Recipe(steps=steps)).classifier
+
+
+def some(split: Split, count: int) -> tuple[Array, Array]:
+    """So many samples at random, and their classes: files come sorted by class."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
+    return split.batch(chosen), split.y[chosen]
 
 
 def quantized(graph: bytes, samples: Array, *, batch: int = 32) -> bytes:
