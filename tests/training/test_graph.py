@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dripgate import quality
 from dripgate.errors import GateError, ModelError, ParityError
 from dripgate.gate_info import (
     METADATA_KEY,
@@ -115,6 +116,21 @@ def test_reference_nets_match_autograd_from_raw_samples(arch):
     _assert_form(graph, spec, samples)
 
 
+@pytest.mark.parametrize("shape", [(3, 75, 130), (1, 96, 12), (200,)])
+def test_quality_of_inputs_large_and_small(shape):
+    """Blocks lie apart on large inputs; both sides must take the same."""
+    spec = ArrayInput(shape=shape)
+    channels = shape[0] if len(shape) == 3 else 1
+    model = nn.Sequential(
+        nn.Identity() if len(shape) == 3 else nn.Unflatten(1, (1, 10, 20)),
+        nn.AdaptiveAvgPool2d(4), nn.Conv2d(channels, 4, 1), nn.Flatten(), nn.Linear(64, 4),
+    )  # fmt: skip
+    samples = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
+    found = _run(build_graph(model, Identity(), spec, "2", "loss_mean", _open(4)), samples)
+    expected = quality.quality(quality.statistics(samples), TYPICAL)
+    np.testing.assert_allclose(found["quality"], expected, rtol=1e-4)
+
+
 def _assert_form(graph: bytes, spec, samples: np.ndarray) -> None:
     model = onnx.load_model_from_string(graph)
     onnx.checker.check_model(model, full_check=True)
@@ -163,7 +179,7 @@ def tiny() -> tuple[Tiny, bytes, np.ndarray]:
 def _rule(results: dict[str, np.ndarray], thresholds: Thresholds) -> list[int]:
     """The rule as the design words it, one sample at a time."""
     verdicts = []
-    for logits, score, quality in zip(
+    for logits, score, value in zip(
         results["logits"], results["score"], results["quality"], strict=True
     ):
         c = int(np.argmax(logits))
@@ -174,7 +190,7 @@ def _rule(results: dict[str, np.ndarray], thresholds: Thresholds) -> list[int]:
                 np.isfinite(value) and above and (high is None or value <= np.float32(high))
             )
 
-        if not inside(quality, thresholds.quality_low, None):
+        if not inside(value, thresholds.quality_low, None):
             verdicts.append(2)
         else:
             verdicts.append(int(inside(score, thresholds.low[c], thresholds.high[c])))
@@ -191,18 +207,18 @@ def test_verdicts_follow_the_rule_with_ties_at_every_threshold(tiny):
     for c in sorted(set(predicted)):  # thresholds that are exactly a sample's score
         scores = np.sort(results["score"][predicted == c])
         low[c], high[c] = float(scores[len(scores) // 4]), float(scores[-len(scores) // 4])
-    quality = np.sort(results["quality"])
+    qualities = np.sort(results["quality"])
     thresholds = Thresholds(
         low=tuple(low),
         high=tuple(high),
-        quality_low=float(quality[6]),
+        quality_low=float(qualities[6]),
     )
     ruled = _run(with_thresholds(graph, thresholds), samples)
     assert ruled["verdict"].tolist() == _rule(results, thresholds)
     assert set(ruled["verdict"].tolist()) == {0, 1, 2}
     for name in set(OUTPUT_NAMES) - {"verdict"}:
         np.testing.assert_array_equal(ruled[name], results[name])
-    just_above = np.nextafter(quality[6], np.float32(2))
+    just_above = np.nextafter(qualities[6], np.float32(2))
     moved = msgspec.structs.replace(thresholds, quality_low=float(just_above))
     ruled = _run(with_thresholds(graph, moved), samples)
     assert ruled["verdict"].tolist() == _rule(results, moved)

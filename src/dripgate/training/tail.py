@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from dripgate.heatmap import EMPTY, ScoreSpec, Statistic
-from dripgate.quality import FLOOR
+from dripgate.quality import FLOOR, spacing
 from dripgate.types import Array, Decision, Thresholds, Typical
 
 #: The thresholds' name in the graph: float32 (2 + classes, 4), see threshold_matrix.
@@ -119,8 +119,10 @@ def add_quality(add: Tail, x: ir.Value, taint: ir.Value | None, typical: Typical
     if len(sizes) != 3:
         x = add("Reshape", x, add.constant("planes", [-1, channels, height, width]))
     block = [min(2, height), min(2, width)]
-    parts = add("Conv", x, add.constant("blocks", _blocks(channels, block)), strides=block)
-    cells = channels * (height // block[0]) * (width // block[1])
+    apart = [spacing(height), spacing(width)]
+    parts = add("Conv", x, add.constant("blocks", _blocks(channels, block)), strides=apart)
+    rows, columns = ((height - block[0]) // apart[0] + 1, (width - block[1]) // apart[1] + 1)
+    cells = channels * rows * columns
     parts = add("Reshape", parts, add.constant("parts", [-1, 3, cells]))
     mean = add("ReduceMean", parts, add.axis(2), keepdims=1)
     spread = add("ReduceL1", add("Sub", parts, mean), add.axis(2), keepdims=1)
