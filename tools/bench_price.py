@@ -61,7 +61,7 @@ Way = Callable[[], object]
 def main() -> None:
     """Run the parts; the file is written after each net and batch."""
     torch.set_num_threads(1)
-    parts = {"ways": ways, "profile": profile, "cold": cold, "int8": int8}
+    parts = {"ways": ways, "profile": profile, "decide": decide, "cold": cold, "int8": int8}
     for name in os.environ.get("PARTS", " ".join(parts)).split():
         parts[name]()
     print(table(saved()))
@@ -477,6 +477,40 @@ import json
 print(json.dumps({"wall_s": wall, "cpu_s": cpu, "rss_mb": int(status["VmRSS"].split()[0]) / 1e3,
                   "peak_mb": int(status["VmHWM"].split()[0]) / 1e3}))
 """
+
+
+DECIDE = """
+import json, sys, time
+import dripgate, numpy as np, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads, options.log_severity_level = 1, 3
+session = onnxruntime.InferenceSession(sys.argv[1], options)
+gate, x = dripgate.Gate.load(sys.argv[1]), np.load(sys.argv[2])
+names, feed = ["logits", "score", "verdict", "quality"], {"samples": x[None]}
+ways = [lambda: session.run(names, feed), lambda: gate.decide(x)]
+clock, times = time.process_time_ns, np.zeros((3000, 2))
+for i, row in enumerate(times):
+    for j in (0, 1) if i % 2 else (1, 0):
+        started = clock(); ways[j](); row[j] = clock() - started
+assert "torch" not in sys.modules
+print(json.dumps([*np.median(times[100:] / 1e3, axis=0),
+                  *np.quantile(np.diff(times[100:])[:, 0] / 1e3, (0.25, 0.5, 0.75))]))
+"""
+
+
+def decide() -> None:
+    """What ``Gate.decide`` adds to onnxruntime's run, µs, in an interpreter without torch."""
+    for name in ("resnet8", "lenet", "dscnn"):
+        net = make(name)
+        with TemporaryDirectory() as folder:
+            net.gate.save(Path(folder, "gate.onnx"))
+            np.save(Path(folder, "sample.npy"), noise(NETS[name][1], 1)[0])
+            command = [sys.executable, "-c", DECIDE, "gate.onnx", "sample.npy"]
+            found = [json.loads(subprocess.check_output(command, cwd=folder)) for _ in range(5)]  # noqa: S603
+        run, whole, low, middle, high = np.median(found, axis=0).round(1).tolist()
+        save("decide", name, {
+            "run_us": run, "decide_us": whole, "adds_us": middle, "adds_us_quartiles": [low, high],
+        })  # fmt: skip
 
 
 def cold() -> None:
