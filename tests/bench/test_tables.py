@@ -40,6 +40,23 @@ def test_differences_are_paired_by_seed():
     assert Table([]).difference(ours, []) is None
 
 
+def test_all_data_sets_together_are_paired_by_data_set_and_seed():
+    rows = [
+        row(rule, accuracy=accuracy + seed / 10, seed=seed, data=data)
+        for data, accuracies in (("a", (0.5, 0.6, 0.9)), ("b", (0.7, 0.75, 0.8)))
+        for rule, accuracy in zip(("random", "margin", "full"), accuracies, strict=True)
+        for seed in (0, 1)
+    ]
+    rows.append(row("entropy", data="a"))  # b has none: not in the comparison
+    page = markdown(rows)
+    together = page[page.index("## All data sets together") : page.index("## a")]
+    gains = [0.1, 0.1, 0.05, 0.05]
+    half = Mean.of(gains).half
+    assert f"| margin | 30.0 | +7.5 ± {100 * half:.1f} | -17.5" in together
+    assert "entropy" not in together
+    assert "All data sets" not in markdown([one for one in rows if one.data == "a"])
+
+
 def curve(rule, accuracies):
     return [row(rule, keep, a) for keep, a in zip((0.61, 0.3, 0.1), accuracies, strict=True)]
 

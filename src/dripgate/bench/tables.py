@@ -53,9 +53,10 @@ class Table:
         return list(dict.fromkeys(getattr(row, field) for row in self.pick(**fields)))
 
     def difference(self, rows: Sequence[Row], others: Sequence[Row]) -> Mean | None:
-        """Accuracy of rows minus that of others, seed by seed; None where no seed has both."""
-        theirs = {row.seed: row.accuracy for row in others}
-        paired = [row.accuracy - theirs[row.seed] for row in rows if row.seed in theirs]
+        """Accuracy of rows minus that of others, by data set and seed; None where none has both."""
+        theirs = {(row.data, row.seed): row.accuracy for row in others}
+        pairs = [(row.accuracy, theirs.get((row.data, row.seed))) for row in rows]
+        paired = [ours - other for ours, other in pairs if other is not None]
         return Mean.of(paired) if paired else None
 
 
@@ -96,6 +97,7 @@ def markdown(rows: Sequence[Row]) -> str:
     parts = ["# Benchmark results", "", _cost(rows)]
     parts += ["", "## The bar", "", *_bar(table)]
     parts += ["", "## Storage saved at equal accuracy", "", *_saved(table)]
+    parts += _together(table)
     for data in table.names("data"):
         parts += ["", f"## {data}", "", *_clean(table, data), *_conditions(table, data)]
     return "\n".join(parts) + "\n"
@@ -108,6 +110,36 @@ def _cost(rows: Sequence[Row]) -> str:
         f"{len(rows)} rows, {seeds} seeds, {hours:.1f} core hours. Accuracies in %, mean over "
         "seeds with 95 % intervals (Student's t); differences are paired by seed, in points."
     )
+
+
+def _together(table: Table) -> list[str]:
+    """Differences over all data sets, of the rules that all of them have."""
+    clean = {"condition": "clean", "protocol": "retrain"}
+    count = len(table.names("data"))
+    if count < 2:
+        return []
+    full = table.pick(**clean, rule=FULL)
+    lines = ["", "## All data sets together", "",
+             "Differences paired by data set and seed, in points: which rule, if one must choose "
+             "one for all."]  # fmt: skip
+    for keep in KEEPS:
+        chance = table.pick(**clean, rule=RANDOM, keep_target=keep)
+        found = []
+        for rule in table.names("rule", **clean, keep_target=keep):
+            rows = table.pick(**clean, rule=rule, keep_target=keep)
+            gap = table.difference(rows, chance)
+            if gap is not None and len({row.data for row in rows}) == count:
+                found.append((gap.value, rule, rows))
+        if not found:
+            continue
+        lines += ["", f"**Asked for {_target(keep)}**", ""]
+        lines += _head("rule", "kept %", "− random", "− full", "pairs")
+        for _, rule, rows in sorted(found, reverse=True, key=lambda one: one[0]):
+            lines.append(_line(
+                _name(rule, rows), _kept(rows), _difference(table, rows, chance),
+                _difference(table, rows, full), f"{len(rows)}",
+            ))  # fmt: skip
+    return lines
 
 
 def _line(*cells: str) -> str:
