@@ -86,7 +86,7 @@ $(PEERS)/.ready: $(READY)
 	@touch $@
 
 bench-price: $(PEERS)/.ready ## what a decision costs, peers beside it: docs/results/price.json
-	PYTHONPATH=src OMP_NUM_THREADS=1 $(PEERS)/bin/python tools/bench_price.py
+	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(PEERS)/bin/python tools/bench_price.py
 
 # LiteRT's converter brings jax and torchao, 2 GB in all.
 LITERT := .venv-litert
@@ -97,7 +97,7 @@ $(LITERT)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 bench-litert: $(LITERT)/.ready ## LiteRT and int8 beside onnxruntime: docs/results/price.json
-	PYTHONPATH=src OMP_NUM_THREADS=1 $(LITERT)/bin/python tools/bench_litert.py
+	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(LITERT)/bin/python tools/bench_litert.py
 
 embed-tools: ## the Arm compiler and QEMU, from Debian's packages, where they are not installed
 	@command -v arm-none-eabi-gcc >/dev/null && command -v qemu-system-arm >/dev/null || \
