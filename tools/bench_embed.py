@@ -60,15 +60,19 @@ def main() -> None:
     samples = {net: _samples(one) for net, one in made.items()}
     for core in cores:
         for net in nets:
-            rows = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
             key = f"{net} {core}"
-            known = rows.get(key, {})
+            known = _saved().get(key, {})
             if (known.get("gate"), known.get("samples")) == (made[net].gate.id, SAMPLES):
                 continue
             print(key, file=sys.stderr, flush=True)
-            rows[key] = _row(made[net], core, samples[net])
+            row = _row(made[net], core, samples[net])
+            rows = _saved() | {key: row}  # read again: another process may make other rows
             OUT.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             TABLE.write_text(table(rows), encoding="utf-8")
+
+
+def _saved() -> dict[str, Any]:
+    return json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
 
 
 def check() -> None:

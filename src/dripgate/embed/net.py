@@ -5,6 +5,7 @@ has no temporaries of its own, and its entry point takes one pointer per tensor:
 is decided here, and nothing in the generated text is edited.
 """
 
+import re
 import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -47,7 +48,7 @@ def generate(lowered: Lowered) -> Net:
     code, data = _compile(_all_outputs(model))
     offsets = {name: found.offsets[block] for name, block in held.of.items()}
     return Net(
-        code=_HEAD + code + _entry(lowered, offsets, found),
+        code=_HEAD + _static(code) + code + _entry(lowered, offsets, found),
         data=data,
         offsets={value.name: offsets[value.name] for value in model.graph.output},
         arena=found.size,
@@ -106,10 +107,25 @@ _HEAD = """\
 #define EMX_NODE_FN static
 #endif
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
 """
+
+
+def _static(code: str) -> str:
+    """A declaration that makes the generator's entry point this file's own.
+
+    The compiler then merges it into its one caller: no pointer per tensor goes over the stack.
+    """
+    found = re.search(rf"^(void {_ENTRY}\([^{{]*\)) {{", code, re.MULTILINE)
+    if found is None:
+        raise GateError(
+            f"the C generator wrote no {_ENTRY}(): its version is not the one that dripgate pins; "
+            "run pip install 'dripgate[embed]' again"
+        )
+    return f"static {found[1]};\n\n"
 
 
 def _entry(lowered: Lowered, offsets: dict[str, int], found: Plan) -> str:
