@@ -6,12 +6,16 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from dripgate.embed import embed, golden
 from dripgate.embed.emulate import available, compare, emulate
 from dripgate.embed.figures import COMPILER
 from dripgate.errors import UserError
 from dripgate.gate import Gate
+from dripgate.training.fit import fit
+from dripgate.training.nets import resnet8
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +129,19 @@ def test_the_readme_gives_the_figures_and_the_arduino_sketch_compiles(folder, tm
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory):
+    """A gate for coloured photos of the size of CIFAR-10's, of a net with no training."""
+    folder, rng = tmp_path_factory.mktemp("colour"), np.random.default_rng(5)
+    for label, tint in (("red", (60, 0, 0)), ("blue", (0, 0, 60))):
+        (folder / label).mkdir()
+        for i in range(40):
+            pixels = rng.integers(0, 190, (32, 32, 3)) + tint
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / label / f"{i}.png")
+    torch.manual_seed(0)
+    return fit(resnet8((3, 32, 32), 2), folder, keep=0.5)
+
+
 @pytest.mark.skipif(bool(available()), reason="needs the cross compiler and QEMU: make embed-test")
 def test_a_cortex_m4_decides_as_onnxruntime_does(gate, folder, samples):
     found = emulate(folder, "cortex-m4", samples[:24])
@@ -133,6 +150,16 @@ def test_a_cortex_m4_decides_as_onnxruntime_does(gate, folder, samples):
     assert agreed.logits < 1e-5
     assert agreed.score < 1e-4
     assert 100 < found.stack < 4096
+
+
+@pytest.mark.skipif(bool(available()), reason="needs the cross compiler and QEMU: make embed-test")
+@pytest.mark.parametrize("core", ["cortex-m3", "cortex-m7"])
+def test_no_compiler_drops_a_layer(colour, core, tmp_path):
+    """GCC 12 took the cast to float for a function without effect once it knew all addresses."""
+    embed(colour, tmp_path / "c")
+    samples = np.random.default_rng(6).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    found = emulate(tmp_path / "c", core, samples)
+    assert compare(colour, colour(samples), found, golden.TOLERANCE).logits < 1e-5
 
 
 def test_a_wrong_device_is_noticed(gate, samples):

@@ -100,9 +100,13 @@ def _compile(model: onnx.ModelProto) -> tuple[str, str]:
 
 
 _HEAD = """\
-/* Each layer stays a function of its own: its registers and stack do not add up with others'. */
-#if defined(__GNUC__)
+/* Each layer stays a function of its own: its registers and stack do not add up with others'. And
+ * GCC must not look from one into another: version 12 with -Os, knowing the addresses, took a layer
+ * that writes to the arena for one without effect on a Cortex-M3, and left its call out. */
+#if defined(__clang__)
 #define EMX_NODE_FN static __attribute__((noinline))
+#elif defined(__GNUC__)
+#define EMX_NODE_FN static __attribute__((noipa))
 #else
 #define EMX_NODE_FN static
 #endif
