@@ -133,6 +133,20 @@ def test_the_command_makes_rows_and_a_report(tmp_path, folder):
         assert (tmp_path / f"bench_{picture}.svg").read_text().rstrip().endswith("</svg>")
 
 
+def test_more_steps_are_other_rows_and_are_not_mixed_with_these(tmp_path, folder):
+    asked = ("--rules", "full", "--seeds", "1", "--workers", "1", "--steps", "3")
+    assert run("digits", "--out", str(tmp_path / "three"), *asked).exit_code == 0
+    (row,) = read(tmp_path / "three" / "bench.jsonl")
+    assert row.steps == 3
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "bench.jsonl").write_bytes((folder / "bench.jsonl").read_bytes())
+    told = str(run("digits", "--out", str(mixed), *asked).exception)
+    assert "rows of digits by another plan" in told
+    assert "another folder" in told
+    assert (mixed / "bench.jsonl").read_bytes() == (folder / "bench.jsonl").read_bytes()
+
+
 def test_the_report_is_the_same_every_time(tmp_path, folder):
     texts = []
     for name in ("a", "b"):

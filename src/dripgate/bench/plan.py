@@ -59,10 +59,14 @@ FULL = {
 _PLANS: dict[Preset, dict[str, Plan]] = {"quick": QUICK, "full": FULL}
 
 
-def plan_for(data: str, preset: Preset) -> Plan:
-    """The plan of a named data set; for any other, that of CIFAR-10 without mirroring."""
+def plan_for(data: str, preset: Preset = "quick", steps: int | None = None) -> Plan:
+    """The plan of a named data set; for any other, that of CIFAR-10 without mirroring.
+
+    steps: of every training, in place of the plan's.
+    """
     plans = _PLANS[preset]
-    return plans.get(data) or msgspec.structs.replace(plans["cifar10"], flip=False)
+    plan = plans.get(data) or msgspec.structs.replace(plans["cifar10"], flip=False)
+    return plan if steps is None else msgspec.structs.replace(plan, steps=steps)
 
 
 class Cell(NamedTuple):

@@ -7,14 +7,15 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from dripgate.bench.plan import Cell, Preset, plan_for, table
+from dripgate.bench.plan import Cell, Plan, plan_for, table
 from dripgate.bench.protocol import Job, device, open_data, run_job
 from dripgate.bench.rows import Row, append, key_of, mend
-from dripgate.errors import DripgateError
+from dripgate.errors import DripgateError, UserError
 
 FILE = "bench.jsonl"
 Say = Callable[[str], None]
 Cells = Callable[[str], Sequence[Cell]]
+Plans = Callable[[str], Plan]
 
 
 def bench(
@@ -22,25 +23,26 @@ def bench(
     out: Path,
     *,
     seeds: Iterable[int],
-    preset: Preset = "quick",
+    plans: Plans = plan_for,
     cells: Cells = table,
     workers: int | None = None,
     say: Say | None = None,
 ) -> list[Row]:
     """Make every row that ``out`` does not hold yet and return all rows that were asked for.
 
-    cells: the rows of a data set. workers: processes, by default one per core, or one where there
-    is a GPU. say: is told of every finished row.
+    plans, cells: how a data set is used, and its rows. workers: processes, by default one per
+    core, or one where there is a GPU. say: is told of every finished row.
 
     Raises DataError or UserError for what cannot be used; rows that are finished stay.
     """
     say = say or (lambda _: None)
     path, seeds = out / FILE, list(seeds)
     rows = mend(path)
-    todo = _jobs(names, seeds, preset, cells, {row.key for row in rows})
+    _one_plan(names, plans, rows, path)
+    todo = _jobs(names, seeds, plans, cells, {row.key for row in rows})
     for name in dict.fromkeys(job.data for job in todo):
         say(f"reading {name}")
-        open_data(name, plan_for(name, preset))  # decoded once, before several want it
+        open_data(name, plans(name))  # decoded once, before several want it
     total = sum(len(job.cells) for job in todo)
     say(f"{total} rows to make; {path} holds {len(rows)}")
     workers = workers or (1 if device().type == "cuda" else os.cpu_count() or 1)
@@ -50,21 +52,31 @@ def bench(
         rows.append(row)
         say(f"[{number}/{total}] {_described(row)}")
     asked = {
-        key_of(name, plan_for(name, preset).id, seed, *cell)
+        key_of(name, plans(name).id, seed, *cell)
         for name in names for seed in seeds for cell in cells(name)
     }  # fmt: skip
     return [row for row in rows if row.key in asked]
 
 
+def _one_plan(names: Sequence[str], plans: Plans, rows: Sequence[Row], path: Path) -> None:
+    """A table whose rows were trained differently would compare plans, not rules."""
+    for name in names:
+        if any(row.data == name and row.plan != plans(name).id for row in rows):
+            raise UserError(
+                f"{path} holds rows of {name} by another plan (--preset, --steps, or that of "
+                "another dripgate); choose another folder for --out"
+            )
+
+
 def _jobs(
-    names: Sequence[str], seeds: Sequence[int], preset: Preset, cells: Cells,
+    names: Sequence[str], seeds: Sequence[int], plans: Plans, cells: Cells,
     done: set[tuple[object, ...]],
 ) -> list[Job]:  # fmt: skip
     """What is left to do, seed by seed: rows of one data set and seed together."""
     found = []
     for seed in seeds:
         for name in names:
-            plan = plan_for(name, preset)
+            plan = plans(name)
             left = [c for c in cells(name) if key_of(name, plan.id, seed, *c) not in done]
             if left:
                 found.append(Job(name, plan, seed, left))

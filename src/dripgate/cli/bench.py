@@ -11,6 +11,7 @@ from dripgate.errors import UserError
 
 if TYPE_CHECKING:
     from dripgate.bench.conditions import Condition
+    from dripgate.bench.plan import Preset
     from dripgate.bench.rows import Keep
 
 
@@ -39,6 +40,7 @@ def command() -> None:
     "--preset", type=click.Choice(["quick", "full"]), default="quick", show_default=True,
     help="quick: two cores; full: all data and a ResNet-18, for a GPU.",
 )  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), help="Of every training; the plan has its own.")
 @click.option("--rules", help="With commas; by default the committed table's rows.")
 @click.option("--conditions", help="With commas; by default the table's.")
 @click.option("--keep", help="Kept shares with commas, such as 0.61,0.3,auto.")
@@ -46,11 +48,12 @@ def command() -> None:
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 @json_option
 def rows_command(
-    names: tuple[str, ...], out: Path, preset: str, rules: str | None, conditions: str | None,
-    keep: str | None, seeds: int, workers: int | None, json_path: Path | None,
+    names: tuple[str, ...], out: Path, preset: "Preset", steps: int | None, rules: str | None,
+    conditions: str | None, keep: str | None, seeds: int, workers: int | None,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Make rows for data sets and append them to DIR/bench.jsonl; then write the report."""
-    from dripgate.bench.plan import Cell, crossed, table
+    from dripgate.bench.plan import Cell, Plan, crossed, plan_for, table
     from dripgate.bench.run import bench
 
     out.mkdir(parents=True, exist_ok=True)
@@ -61,10 +64,10 @@ def rows_command(
     def cells(name: str) -> Sequence[Cell]:
         return table(name) if chosen is None else chosen
 
-    made = bench(
-        names, out, seeds=range(seeds), preset="full" if preset == "full" else "quick",
-        cells=cells, workers=workers, say=say,
-    )  # fmt: skip
+    def plans(name: str) -> Plan:
+        return plan_for(name, preset, steps)
+
+    made = bench(names, out, seeds=range(seeds), plans=plans, cells=cells, workers=workers, say=say)
     show(_written(out), made, json_path)
 
 
