@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -131,6 +132,17 @@ def test_the_command_makes_rows_and_a_report(tmp_path, folder):
         assert rule in page
     for picture in ("accuracy", "worst_class", "storage", "conditions"):
         assert (tmp_path / f"bench_{picture}.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_any_kept_share_is_in_the_report(tmp_path):
+    asked = ("--rules", "full,random", "--keep", "0.5,0.2", "--steps", "3", "--seeds", "1")
+    assert run("digits", "--out", str(tmp_path), *asked, "--workers", "1").exit_code == 0
+    page = (tmp_path / "bench.md").read_text()
+    assert "**Asked for 50 %**" in page
+    assert "**Asked for 20 %**" in page
+    assert re.search(r"^\| random \| \d+ % \|$", page, re.MULTILINE)
+    assert ">random<" in (tmp_path / "bench_accuracy.svg").read_text()
+    assert "at 50 % kept" in (tmp_path / "bench_conditions.svg").read_text()
 
 
 def test_more_steps_are_other_rows_and_are_not_mixed_with_these(tmp_path, folder):

@@ -6,8 +6,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from dripgate.bench.rows import Keep
 from dripgate.bench.rules import DEFAULT
-from dripgate.bench.tables import FULL, RANDOM, Mean, Table, saved
+from dripgate.bench.tables import FULL, RANDOM, Mean, Table, asked_for, saved
 
 #: Rules that are drawn, with their colours; everything else is in the tables.
 COLOURS = {
@@ -47,7 +48,7 @@ def _curve(
     panel: Any, table: Table, clean: dict[str, str], rule: str, colour: str, field: str
 ) -> None:
     points = []
-    for keep in (0.1, 0.3, 0.61):
+    for keep in (k for k in table.keeps(**clean) if k != "auto"):
         if rows := table.pick(**clean, rule=rule, keep_target=keep):
             mean = Mean.of(getattr(row, field) for row in rows)
             points.append((Mean.of(row.kept for row in rows).value, mean.value, mean.error))
@@ -80,14 +81,15 @@ def storage(table: Table) -> Figure:
 
 
 def conditions(table: Table) -> Figure:
-    """Accuracy under each condition at 30 % kept, minus random's: zero is chance."""
-    names = table.names("data")
+    """Accuracy under each condition minus random's, at the share that was asked for under most."""
+    names, keeps = table.names("data"), table.keeps(protocol="retrain")
+    keep = max(keeps, key=lambda k: len(table.names("condition", keep_target=k)), default=0.3)
     figure = Figure(figsize=(3.6 * max(len(names), 1), 3.2), layout="constrained")
     panels = figure.subplots(1, max(len(names), 1), squeeze=False)[0]
     for panel, data in zip(panels, names, strict=False):
         found = table.names("condition", data=data)
         for shift, rule in ((-0.2, "margin"), (0.2, DEFAULT)):
-            gaps = [_gap(table, data, condition, rule) for condition in found]
+            gaps = [_gap(table, data, condition, rule, keep) for condition in found]
             panel.bar(
                 [i + shift for i in range(len(found))], [100 * gap.value for gap in gaps], 0.38,
                 yerr=[0 if gap.n < 2 else 100 * gap.error for gap in gaps],
@@ -95,14 +97,14 @@ def conditions(table: Table) -> Figure:
             )  # fmt: skip
         panel.axhline(0, color="black", lw=1)
         panel.set_xticks(range(len(found)), found, rotation=45, ha="right")
-        panel.set(title=data, ylabel="accuracy − random's, points")
+        panel.set(title=data, ylabel=f"accuracy − random's, points, at {asked_for(keep)} kept")
     if len(panels):
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
-def _gap(table: Table, data: str, condition: str, rule: str) -> Mean:
-    common = {"data": data, "condition": condition, "protocol": "retrain", "keep_target": 0.3}
+def _gap(table: Table, data: str, condition: str, rule: str, keep: Keep) -> Mean:
+    common = {"data": data, "condition": condition, "protocol": "retrain", "keep_target": keep}
     gap = table.difference(table.pick(**common, rule=rule), table.pick(**common, rule=RANDOM))
     return gap or Mean(0.0, 0.0, 0.0, 0)
 

@@ -52,6 +52,12 @@ class Table:
         """The different values of a field, in the order in which they first appear."""
         return list(dict.fromkeys(getattr(row, field) for row in self.pick(**fields)))
 
+    def keeps(self, **fields: object) -> list[Keep]:
+        """The shares that rules were asked to keep, from large to small, then auto."""
+        found = {row.keep_target for row in self.pick(**fields) if row.rule != FULL}
+        auto: list[Keep] = ["auto"] if "auto" in found else []
+        return [*sorted((keep for keep in found if keep != "auto"), reverse=True), *auto]
+
     def difference(self, rows: Sequence[Row], others: Sequence[Row]) -> Mean | None:
         """Accuracy of rows minus that of others, by data set and seed; None where none has both."""
         theirs = {(row.data, row.seed): row.accuracy for row in others}
@@ -60,7 +66,6 @@ class Table:
         return Mean.of(paired) if paired else None
 
 
-KEEPS: tuple[Keep, ...] = (0.61, 0.3, 0.1, "auto")
 BROKEN_KEEPS: tuple[Keep, ...] = (0.3, "auto")
 
 
@@ -69,7 +74,7 @@ def saved(table: Table, data: str, rule: str) -> float | None:
 
     The curve through the measured shares is followed down from everything, to where it crosses
     full minus one standard error of full. Below the smallest measured share nothing is claimed.
-    None where there is nothing to go by.
+    None where the rule was not tried at every share that others were.
     """
     clean = {"data": data, "condition": "clean", "protocol": "retrain"}
     full = table.pick(**clean, rule=FULL)
@@ -78,7 +83,7 @@ def saved(table: Table, data: str, rule: str) -> float | None:
     reference = Mean.of(row.accuracy for row in full)
     bar = reference.value - (0 if np.isnan(reference.error) else reference.error)
     kept, accuracy = 1.0, reference.value
-    for keep in sorted((k for k in KEEPS if k != "auto"), reverse=True):
+    for keep in (k for k in table.keeps(**clean) if k != "auto"):
         rows = table.pick(**clean, rule=rule, keep_target=keep)
         if not rows:
             return None
@@ -88,7 +93,7 @@ def saved(table: Table, data: str, rule: str) -> float | None:
             part = (accuracy - bar) / (accuracy - next_accuracy)
             return 1 - (kept + part * (next_kept - kept))
         kept, accuracy = next_kept, next_accuracy
-    return 1 - kept
+    return None if kept == 1.0 else 1 - kept
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -122,7 +127,7 @@ def _together(table: Table) -> list[str]:
     lines = ["", "## All data sets together", "",
              "Differences paired by data set and seed, in points: which rule, if one must choose "
              "one for all."]  # fmt: skip
-    for keep in KEEPS:
+    for keep in table.keeps(**clean):
         chance = table.pick(**clean, rule=RANDOM, keep_target=keep)
         found = []
         for rule in table.names("rule", **clean, keep_target=keep):
@@ -132,7 +137,7 @@ def _together(table: Table) -> list[str]:
                 found.append((gap.value, rule, rows))
         if not found:
             continue
-        lines += ["", f"**Asked for {_target(keep)}**", ""]
+        lines += ["", f"**Asked for {asked_for(keep)}**", ""]
         lines += _head("rule", "kept %", "− random", "− full", "pairs")
         for _, rule, rows in sorted(found, reverse=True, key=lambda one: one[0]):
             lines.append(_line(
@@ -150,7 +155,8 @@ def _head(*cells: str) -> list[str]:
     return [_line(*cells), _line(*("---" for _ in cells))]
 
 
-def _target(keep: Keep) -> str:
+def asked_for(keep: Keep) -> str:
+    """In words: '30 %'."""
     return "auto" if keep == "auto" else f"{100 * keep:.0f} %"
 
 
@@ -166,11 +172,9 @@ def _clean(table: Table, data: str) -> list[str]:
         ]  # fmt: skip
     for protocol, title in (("retrain", ""), ("alone", ", trained on the kept part alone")):
         everything = table.pick(**common, protocol=protocol, rule=FULL)
-        for keep in KEEPS:
+        for keep in table.keeps(**common, protocol=protocol):
             rules = table.names("rule", **common, protocol=protocol, keep_target=keep)
-            if not rules:
-                continue
-            lines += ["", f"**Asked for {_target(keep)}{title}**", ""]
+            lines += ["", f"**Asked for {asked_for(keep)}{title}**", ""]
             lines += _head("rule", "kept %", "accuracy", "− full", "− random", "worst class")
             chance = table.pick(**common, protocol=protocol, rule=RANDOM, keep_target=keep)
             found = {
@@ -197,7 +201,7 @@ def _conditions(table: Table, data: str) -> list[str]:
         "worst class", "broken kept %", "scenes kept %",
     )  # fmt: skip
     for condition in hard:
-        for keep in table.names("keep_target", data=data, condition=condition):
+        for keep in table.keeps(data=data, condition=condition):
             common = {"data": data, "protocol": "retrain", "keep_target": keep}
             chance = table.pick(**common, condition=condition, rule=RANDOM)
             for rule in table.names("rule", **common, condition=condition):
@@ -205,9 +209,9 @@ def _conditions(table: Table, data: str) -> list[str]:
                 clean = table.pick(**common, condition="clean", rule=rule)
                 broken = [row.broken_kept for row in rows if row.broken_kept is not None]
                 lines.append(_line(
-                    condition, _target(keep),  # type: ignore[arg-type]
-                    _name(rule, rows), _kept(rows), _accuracy(rows),
-                    _difference(table, rows, chance), _difference(table, rows, clean),
+                    condition, asked_for(keep), _name(rule, rows), _kept(rows),
+                    _accuracy(rows), _difference(table, rows, chance),
+                    _difference(table, rows, clean),
                     _worst(rows), f"{100 * Mean.of(broken).value:.1f}" if broken else "",
                     f"{100 * Mean.of(row.scenes_kept for row in rows).value:.0f}",
                 ))  # fmt: skip
@@ -216,13 +220,12 @@ def _conditions(table: Table, data: str) -> list[str]:
 
 def _saved(table: Table) -> list[str]:
     names = table.names("data")
-    rules = [
-        rule for rule in table.names("rule", condition="clean", keep_target=0.1) if rule != FULL
-    ]
     lines = _head("rule", *names)
-    for rule in rules:
+    for rule in table.names("rule", condition="clean", protocol="retrain"):
         shares = [saved(table, data, rule) for data in names]
-        lines.append(_line(rule, *("" if s is None else f"{100 * s:.0f} %" for s in shares)))
+        if rule != FULL and any(share is not None for share in shares):
+            said = ("" if share is None else f"{100 * share:.0f} %" for share in shares)
+            lines.append(_line(rule, *said))
     return lines
 
 
@@ -264,10 +267,10 @@ def bars(table: Table, data: str) -> list[tuple[str, str, bool | None]]:
     )
     for keep in (0.61, 0.3, 0.1):
         if best := _best_baseline(table, clean, keep):
-            compare(f"{_target(keep)}: not below the best label-free baseline ({best[0].rule})",
+            compare(f"{asked_for(keep)}: not below the best label-free baseline ({best[0].rule})",
                     keep, best)  # fmt: skip
     for keep in (0.3, 0.1):
-        compare(f"{_target(keep)}: not below class-balanced random", keep,
+        compare(f"{asked_for(keep)}: not below class-balanced random", keep,
                 table.pick(**clean, rule="class_random", keep_target=keep))  # fmt: skip
     share = saved(table, data, DEFAULT)
     if share is not None:
@@ -277,9 +280,9 @@ def bars(table: Table, data: str) -> list[tuple[str, str, bool | None]]:
         broken = table.pick(data=data, condition="broken30", rule=DEFAULT, keep_target=target)
         if broken:
             dropped = 1 - Mean.of(row.broken_kept or 0.0 for row in broken).value
-            found.append((f"broken 30 %, {_target(target)}: 95 % of the broken not kept",
+            found.append((f"broken 30 %, {asked_for(target)}: 95 % of the broken not kept",
                           f"{100 * dropped:.1f} %", dropped >= 0.95))  # fmt: skip
-            compare(f"broken 30 %, {_target(target)}: accuracy as clean", target, ours(target),
+            compare(f"broken 30 %, {asked_for(target)}: accuracy as clean", target, ours(target),
                     mine=broken)  # fmt: skip
     return found
 
