@@ -142,7 +142,7 @@ def test_any_kept_share_is_in_the_report(tmp_path):
     assert "**Asked for 20 %**" in page
     assert re.search(r"^\| random \| \d+ % \|$", page, re.MULTILINE)
     assert ">random<" in (tmp_path / "bench_accuracy.svg").read_text()
-    assert "at 50 % kept" in (tmp_path / "bench_conditions.svg").read_text()
+    assert "digits, 50 % kept" in (tmp_path / "bench_conditions.svg").read_text()
 
 
 def test_more_steps_are_other_rows_and_are_not_mixed_with_these(tmp_path, folder):

@@ -97,7 +97,7 @@ def conditions(table: Table) -> Figure:
             )  # fmt: skip
         panel.axhline(0, color="black", lw=1)
         panel.set_xticks(range(len(found)), found, rotation=45, ha="right")
-        panel.set(title=data, ylabel=f"accuracy − random's, points, at {asked_for(keep)} kept")
+        panel.set(title=f"{data}, {asked_for(keep)} kept", ylabel="accuracy − random's, points")
     if len(panels):
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
