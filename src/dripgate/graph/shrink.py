@@ -12,10 +12,8 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
+from dripgate.graph.read import OPSET
 from dripgate.types import Array
-
-#: The ONNX operator set that a gate is written in.
-OPSET = 20
 
 #: Linear in their first input, sample by sample, where their other inputs are constant.
 _LINEAR = {"Reshape", "ReduceSum", "ReduceMean", "Mul", "Div", "Squeeze", "Unsqueeze", "Flatten"}
@@ -26,7 +24,7 @@ _MOVES = {"Transpose", "Unsqueeze", "Squeeze", "Reshape"}
 def shrink(model: ir.Model) -> None:
     """All rewrites, in place; what nothing depends on any more is left out."""
     graph = model.graph
-    for rewrite in (_drop_pooled_axes, _fold_linear, _store_once, _masks_as_signs, _scales):
+    for rewrite in (_drop_pooled_axes, _fold_linear, _store_once, _scales):
         rewrite(graph)
         common.RemoveUnusedNodesPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
@@ -169,20 +167,6 @@ def _through(weight: Array, chain: list[ir.Node]) -> Array:
         feeds = {name: _precise(array) for name, array in feeds.items()}
         (values,) = cast("list[Array]", run.run(None, {str(_in(node).name): values, **feeds}))
     return values.astype(np.float32)
-
-
-def _masks_as_signs(graph: ir.Graph) -> None:
-    """A ReLU's backward pass: where its output is 0, 0, else g, is g times that output's sign."""
-    for node in _nodes(graph, "Where"):
-        test, zero, gradient = node.inputs
-        compare = cast(ir.Value, test).producer()
-        if compare is None or compare.op_type != "LessOrEqual" or _number(zero) != 0:
-            continue
-        rectified = _in(compare)
-        source = rectified.producer()
-        if _number(compare.inputs[1]) == 0 and source is not None and source.op_type == "Relu":
-            sign = _add(graph, node, "Sign", [rectified])
-            _replace(node, _add(graph, node, "Mul", [gradient, sign]))
 
 
 def _scales(graph: ir.Graph) -> None:
