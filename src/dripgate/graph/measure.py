@@ -30,13 +30,16 @@ class Measured(NamedTuple):
     batch: int | None
 
 
-def session(model: bytes, **options: Any) -> Any:
-    """An onnxruntime session that says nothing, on the CPU. Raises ModelError."""
+def session(model: bytes, *, plain: bool = False) -> Any:
+    """An onnxruntime session that says nothing, on the CPU. Raises ModelError.
+
+    plain: node by node, without any optimisation.
+    """
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     settings.add_session_config_entry("session.load_model_format", "ONNX")
-    for name, value in options.items():
-        setattr(settings, name, value)
+    if plain:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
@@ -135,8 +138,7 @@ def _all_values(model: ir.Model, given: ir.Value, samples: Array, data: set[ir.V
     have = {value.name for value in proto.graph.output}
     del proto.graph.value_info[:]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in named if name not in have)
-    level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    found = session(proto.SerializeToString(), graph_optimization_level=level)
+    found = session(proto.SerializeToString(), plain=True)
     results = run(found, {str(given.name): samples}, list(named))
     seen: Seen = {given: (samples.shape, None)}
     for value, array in zip(named.values(), results, strict=True):

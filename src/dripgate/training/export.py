@@ -7,11 +7,32 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dripgate.errors import ModelError
-from dripgate.graph.read import OPSET
+from dripgate.graph.classifier import OnnxClassifier
+from dripgate.graph.read import OPSET, load
+
+
+def exported(model: Any, shape: tuple[int, ...], name: str) -> OnnxClassifier:
+    """A module that takes (N, *shape) as an ONNX classifier, by the first exporter that can.
+
+    Raises ModelError where none can.
+    """
+    rng = np.random.default_rng(0)
+    example = torch.from_numpy(rng.normal(size=(2, *shape)).astype(np.float32))
+
+    def classic() -> Any:
+        try:
+            return load(to_onnx(model, example, classic=True), name)
+        except ModelError:
+            return None
+
+    return OnnxClassifier(
+        load(to_onnx(model, example), name), name, shape=shape, alternatives=(classic,)
+    )
 
 
 def to_onnx(model: Any, example: Tensor, *, classic: bool = False) -> bytes:
@@ -30,7 +51,7 @@ def to_onnx(model: Any, example: Tensor, *, classic: bool = False) -> bytes:
         for attempt in attempts:
             try:
                 return attempt()
-            except Exception as error:  # noqa: BLE001 - the exporters raise anything
+            except Exception as error:
                 causes.append(_first_line(error))
     raise ModelError(
         f"{type(model).__name__} cannot be exported to ONNX ({causes[0]}); export it yourself "
