@@ -130,8 +130,8 @@ Said = Preprocessing | Pixels | Features | str
 
 
 def bring(
-    classifier: OnnxClassifier, data: Dataset | Source | str | Path, said: Said, *,
-    force: bool, log: Log,
+    classifier: OnnxClassifier, opened: Opened, data: Dataset | Source | str | Path, said: Said,
+    *, force: bool, log: Log,
 ) -> Brought:  # fmt: skip
     """Bring a classifier and its data together; see the module.
 
@@ -139,7 +139,7 @@ def bring(
     """
     if said == "auto" and classifier.preprocessing is not None:
         said = classifier.preprocessing
-    ends = Ends.of(classifier.open())
+    ends = Ends.of(opened)
     notes = [*classifier.notes, *ends.notes]
     source = open_source(data) if isinstance(data, str | Path) else data
     spec = classifier.input or _input_for(ends, source, said, notes)
@@ -153,7 +153,7 @@ def bring(
         classifier.classes, dataset.classes, ends.classes, dataset.name, classifier.name
     )
     samples = calibration_part(dataset, classifier.holdout)
-    file, labels = bytes(classifier.model.SerializeToString()), places[samples.y]
+    file, labels = opened.file, places[samples.y]
     known = _preparation(ends, file, said, spec, samples, labels, notes)
     notes += more
     brought = Brought(classifier, file, spec, known, found, samples, labels, tuple(notes), ends)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import onnx
 
 from dripgate import __version__
 from dripgate.data import Dataset, Source, Split
-from dripgate.errors import DataError
+from dripgate.errors import DataError, ModelError
 from dripgate.fit.brought import Brought, Said, bring
 from dripgate.fit.reference import learn_quality_range
 from dripgate.fit.thresholds import Keep, Learned, Observed, learn
@@ -81,8 +82,10 @@ def fit(
     classifier = classifier.with_(
         classes=classes or classifier.classes, output=output or classifier.output
     )
-    brought = bring(classifier, data, preprocessing, force=force, log=log)
-    return _Fitting(brought, score, seed, log).gate(layer, keep)
+    log("choosing the target")
+    opened, chosen = open_with_target(classifier, layer)
+    brought = bring(classifier, opened, data, preprocessing, force=force, log=log)
+    return _Fitting(brought, opened, chosen, score, seed, log).gate(keep)
 
 
 class _Graph(NamedTuple):
@@ -96,17 +99,20 @@ class _Graph(NamedTuple):
 class _Fitting:
     """One fit: what was brought, and what all steps share."""
 
-    def __init__(self, brought: Brought, score: str, seed: int, log: Log) -> None:
+    def __init__(
+        self, brought: Brought, opened: Opened, chosen: Chosen, score: str, seed: int, log: Log
+    ) -> None:  # fmt: skip
         self._brought, self._score, self._seed, self._log = brought, score, seed, log
+        self._opened, self._chosen = opened, chosen  # used up by the graph
 
-    def gate(self, layer: str | None, keep: Keep) -> Gate:
+    def gate(self, keep: Keep) -> Gate:
         """The steps in order."""
         brought = self._brought
         self._log("learning what ordinary samples look like")
         ordinary = learn_quality_range(
             brought.samples, brought.preprocessing, brought.input, len(brought.classes), self._seed
         )
-        graph = self._graph(layer, ordinary)
+        graph = self._graph(ordinary)
         self._log(f"learning the thresholds on {len(brought.samples):,} held-out samples")
         draft = Gate(
             with_info(graph.model, self._info(graph, ordinary, None, 1.0)), "draft", threads=0
@@ -122,9 +128,9 @@ class _Fitting:
         info = self._info(graph, thresholds, calibration, learned.keep)
         return Gate(with_info(with_thresholds(graph.model, thresholds), info), "the new gate")
 
-    def _graph(self, layer: str | None, ordinary: Thresholds) -> _Graph:
+    def _graph(self, ordinary: Thresholds) -> _Graph:
         brought, score = self._brought, self._score
-        opened, chosen = open_with_target(brought.classifier, layer, self._log)
+        opened, chosen = self._opened, self._chosen
         self._log(f"target '{chosen.cut.name}' {chosen.cut.sizes}: {chosen.why}")
         some = brought.samples.batch(np.linspace(0, len(brought.samples) - 1, _CHECKED).astype(int))
         batch = opened.measured.batch
@@ -171,27 +177,20 @@ class _Fitting:
 
 
 def open_with_target(
-    classifier: OnnxClassifier, layer: str | None, log: Log
+    classifier: OnnxClassifier, layer: str | None = None
 ) -> tuple[Opened, Chosen]:
     """The opened classifier and its target; another exporter's file where this one has none.
 
     Raises ModelError of the first file where no other does better.
     """
-    log("choosing the target")
-    opened = classifier.open()
-    try:
-        return opened, choose_target(opened, layer)
-    except Exception as error:
-        for alternative in classifier.alternatives:
-            other = alternative()
-            if other is None:
-                continue
-            opened = classifier.with_(model=other, alternatives=()).open()
-            try:
-                return opened, choose_target(opened, layer)
-            except type(error):
-                continue
-        raise
+    first: ModelError | None = None
+    for file in chain([classifier.model], classifier.others()):
+        try:
+            opened = classifier.with_(model=file).open()
+            return opened, choose_target(opened, layer)
+        except ModelError as error:
+            first = first or error
+    raise first or ModelError(f"{classifier.name}: there is nothing to open")
 
 
 def run_all(gate: Gate, samples: Split, batch: int = 256) -> Outputs:

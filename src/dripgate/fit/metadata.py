@@ -79,7 +79,7 @@ def hugging_face(folder: Path) -> Facts:
     size = images.get("crop_size") or images.get("size") or {}
     side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
     width = size.get("width", side) if isinstance(size, dict) else side
-    sides = (int(side), int(width)) if side else None
+    sides = (int(side), int(width)) if side and width else None
     described = "image_mean" in images or "do_rescale" in images
     normalize = _hugging_face_pixels(images) if described else None
     notes = [f"classes: {folder / 'config.json'}"] if classes else []

@@ -1,5 +1,6 @@
 """A classifier as it is brought: an ONNX model, and what is known of it beside the file."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -16,8 +17,9 @@ class OnnxClassifier:
     classes: names in the order of the outputs. input, preprocessing: what a sample is and what is
     done to it. holdout: share of the data, chosen by content, that it was not trained on (0: the
     data given to ``fit`` are all new to it). shape: of a sample at the model's own input.
-    output: the name of the output with the classes. alternatives: the same classifier written by
-    other exporters, tried in turn where there is no rule for this one. notes: to be said.
+    output: the name of the output with the classes. others: makes the same classifier as other
+    exporters write it, one after the other, for where this one has no usable cut. notes: to be
+    said.
     """
 
     model: onnx.ModelProto
@@ -28,7 +30,7 @@ class OnnxClassifier:
     holdout: float = 0.0
     shape: tuple[int, ...] | None = None
     output: str | None = None
-    alternatives: tuple[Any, ...] = ()
+    others: Callable[[], Iterable[onnx.ModelProto]] = tuple
     notes: tuple[str, ...] = field(default=())
 
     def open(self) -> Opened:

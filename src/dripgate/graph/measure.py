@@ -83,6 +83,7 @@ def measure(model: ir.Model, given: ir.Value, shape: tuple[int, ...], batch: int
         found = [values[value][0] for values in runs if value in values]
         if len(found) == len(sizes):
             shapes[value] = _size(found[0], found[-1]) if batch is None else found[0]
+            value.type = ir.TensorType(ir.DataType.from_numpy(runs[0][value][1]))
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             shapes[value] = tuple(value.const_value.shape.numpy())
@@ -128,7 +129,8 @@ def _refuse_control_flow(graph: ir.Graph, data: set[ir.Value]) -> None:
             )
 
 
-Seen = dict[ir.Value, tuple[Shape, Array | None]]
+#: Shape, type, and the content of what takes nothing from the samples.
+Seen = dict[ir.Value, tuple[Shape, np.dtype[Any], Array | None]]
 
 
 def _all_values(model: ir.Model, given: ir.Value, samples: Array, data: set[ir.Value]) -> Seen:
@@ -140,10 +142,10 @@ def _all_values(model: ir.Model, given: ir.Value, samples: Array, data: set[ir.V
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in named if name not in have)
     found = session(proto.SerializeToString(), plain=True)
     results = run(found, {str(given.name): samples}, list(named))
-    seen: Seen = {given: (samples.shape, None)}
+    seen: Seen = {given: (samples.shape, samples.dtype, None)}
     for value, array in zip(named.values(), results, strict=True):
         if isinstance(array, np.ndarray):
-            seen[value] = (array.shape, None if value in data else array)
+            seen[value] = (array.shape, array.dtype, None if value in data else array)
     return seen
 
 
@@ -153,8 +155,8 @@ def _fold(graph: ir.Graph, runs: list[Seen], data: set[ir.Value]) -> None:
         if node.op_type == "DequantizeLinear":
             continue
         for value in node.outputs:
-            arrays = [seen[value][1] for seen in runs if value in seen]
-            if value in data or len(arrays) < len(runs) or any(a is None for a in arrays):
+            arrays = [a for seen in runs if value in seen and (a := seen[value][2]) is not None]
+            if value in data or len(arrays) < len(runs):
                 continue
             first, last = arrays[0], arrays[-1]
             same = first.dtype == last.dtype and np.array_equal(first, last)

@@ -23,6 +23,7 @@ class Opened:
     """What is known of a classifier. ``build`` appends to its graph."""
 
     name: str
+    file: bytes  # as it was brought
     model: ir.Model
     given: ir.Value  # its input
     measured: Measured
@@ -69,7 +70,7 @@ def open_classifier(
     head, more = take_head(build, chosen, values)
     cuts = spatial(find_cuts(model.graph, head.origin, measured), measured)
     return Opened(
-        name, model, given, measured, chosen, _quantum(chosen), head, cuts, build, [*notes, *more]
+        name, bytes(proto.SerializeToString()), model, given, measured, chosen, _quantum(chosen), head, cuts, build, [*notes, *more]
     )
 
 

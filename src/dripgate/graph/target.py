@@ -1,5 +1,6 @@
 """Which cut the heatmap is made of: chosen by what its gradient does, and explained."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -9,13 +10,15 @@ import onnx_ir as ir
 from dripgate.errors import ModelError
 from dripgate.graph.cut import Cut
 from dripgate.graph.measure import run, samples_like, session
-from dripgate.graph.opened import Opened
+from dripgate.graph.opened import Opened, open_classifier
+from dripgate.graph.read import load
 from dripgate.graph.reverse import gradient
 from dripgate.graph.rules import NoRule
 from dripgate.types import Array
 
 #: A cell whose gradient is below this share of the largest has none.
 _NONE = 1e-6
+_UNRULED = "there is no rule for"
 _DEAD = "no gradient reaches it"
 _WHY = "the last tensor with spatial cells through which everything passes"
 
@@ -26,6 +29,11 @@ class Candidate(NamedTuple):
     cut: Cut
     cells: int
     problem: str
+
+    @property
+    def unruled(self) -> bool:
+        """Whether an operator behind it has no rule."""
+        return self.problem.startswith(_UNRULED)
 
 
 class Chosen(NamedTuple):
@@ -55,12 +63,38 @@ def choose_target(opened: Opened, layer: str | None = None) -> Chosen:
     raise ModelError(f"{opened.name}: {_refusal(looked_at)}")
 
 
+def open_first(
+    files: Iterable[bytes], name: str, *, layer: str | None = None, output: str | None = None,
+) -> tuple[int, Opened, Chosen]:  # fmt: skip
+    """The first of several files of one classifier that will do: (its place, opened, target).
+
+    Exporters differ in the operators that they write. A file where a later cut lacks a rule is
+    taken only if no other does better. Raises ModelError with the first file's reason.
+    """
+    kept: tuple[int, Opened, Chosen] | None = None
+    first: ModelError | None = None
+    for place, data in enumerate(files):
+        try:
+            opened = open_classifier(load(data, name), name, output=output)
+            chosen = choose_target(opened, layer)
+        except ModelError as error:
+            first = first or error
+            continue
+        if opened.measured.batch is None and not any(c.unruled for c in chosen.looked_at):
+            return place, opened, chosen
+        if kept is None or (kept[1].measured.batch is not None and opened.measured.batch is None):
+            kept = place, opened, chosen
+    if kept is None:
+        raise first or ModelError(f"{name}: there is no file to open")
+    return kept
+
+
 def look_at(opened: Opened, cut: Cut) -> Candidate:
     """How many cells of a cut the gradient reaches, seen in numbers for made-up samples."""
     try:
         found = _gradient(opened, cut)
     except NoRule as error:
-        return Candidate(cut, 0, f"there is no rule for {error}, which lies behind it")
+        return Candidate(cut, 0, f"{_UNRULED} {error}, which lies behind it")
     size = np.abs(found).mean(axis=cut.channel)
     cells = int((size > _NONE * max(size.max(), 1e-30)).reshape(len(size), -1).sum(axis=1).max())
     if not size.max() > 0:
