@@ -13,7 +13,7 @@ import onnx
 
 from dripgate import __version__
 from dripgate.data import Dataset, Source, Split
-from dripgate.errors import DataError, ModelError
+from dripgate.errors import DataError
 from dripgate.fit.brought import Brought, Said, bring
 from dripgate.fit.reference import learn_quality_range
 from dripgate.fit.thresholds import Keep, Learned, Observed, learn
@@ -35,7 +35,7 @@ from dripgate.graph.opened import Opened
 from dripgate.graph.prepare import preparation_model
 from dripgate.graph.read import OPSET, load
 from dripgate.graph.reverse import head_nodes
-from dripgate.graph.target import Chosen, choose_target
+from dripgate.graph.target import Chosen, open_first
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
 from dripgate.policy.duplicates import apart
 from dripgate.types import Array, Thresholds
@@ -83,7 +83,10 @@ def fit(
         classes=classes or classifier.classes, output=output or classifier.output
     )
     log("choosing the target")
-    opened, chosen = open_with_target(classifier, layer)
+    files = chain([classifier.model], classifier.others())
+    _, opened, chosen = open_first(
+        files, classifier.name, shape=classifier.shape, layer=layer, output=classifier.output
+    )
     brought = bring(classifier, opened, data, preprocessing, force=force, log=log)
     return _Fitting(brought, opened, chosen, score, seed, log).gate(keep)
 
@@ -174,23 +177,6 @@ class _Fitting:
             calibration=seen or draft, parity=graph.parity,
             provenance=_provenance(brought, self._seed),
         )  # fmt: skip
-
-
-def open_with_target(
-    classifier: OnnxClassifier, layer: str | None = None
-) -> tuple[Opened, Chosen]:
-    """The opened classifier and its target; another exporter's file where this one has none.
-
-    Raises ModelError of the first file where no other does better.
-    """
-    first: ModelError | None = None
-    for file in chain([classifier.model], classifier.others()):
-        try:
-            opened = classifier.with_(model=file).open()
-            return opened, choose_target(opened, layer)
-        except ModelError as error:
-            first = first or error
-    raise first or ModelError(f"{classifier.name}: there is nothing to open")
 
 
 def run_all(gate: Gate, samples: Split, batch: int = 256) -> Outputs:
