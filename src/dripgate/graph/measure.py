@@ -78,6 +78,8 @@ def measure(model: ir.Model, given: ir.Value, shape: tuple[int, ...], batch: int
     shapes: dict[ir.Value, Shape] = {}
     for value in _values(model.graph):
         found = [values[value][0] for values in runs if value in values]
+        if found and value.type is None:
+            value.type = ir.TensorType(ir.DataType.from_numpy(runs[0][value][2]))
         if len(found) == len(sizes):
             shapes[value] = _size(found[0], found[-1]) if batch is None else found[0]
     for name, value in model.graph.initializers.items():
@@ -125,7 +127,8 @@ def _refuse_control_flow(graph: ir.Graph, data: set[ir.Value]) -> None:
             )
 
 
-Seen = dict[ir.Value, tuple[Shape, Array | None]]
+#: Each value's shape, its content where it takes nothing from the samples, its type.
+Seen = dict[ir.Value, tuple[Shape, Array | None, np.dtype[Any]]]
 
 
 def _all_values(model: ir.Model, given: ir.Value, samples: Array, data: set[ir.Value]) -> Seen:
@@ -138,10 +141,10 @@ def _all_values(model: ir.Model, given: ir.Value, samples: Array, data: set[ir.V
     level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     found = session(proto.SerializeToString(), graph_optimization_level=level)
     results = run(found, {str(given.name): samples}, list(named))
-    seen: Seen = {given: (samples.shape, None)}
+    seen: Seen = {given: (samples.shape, None, samples.dtype)}
     for value, array in zip(named.values(), results, strict=True):
         if isinstance(array, np.ndarray):
-            seen[value] = (array.shape, None if value in data else array)
+            seen[value] = (array.shape, None if value in data else array, array.dtype)
     return seen
 
 
@@ -157,7 +160,7 @@ def _fold(graph: ir.Graph, runs: list[Seen], data: set[ir.Value]) -> None:
             first, last = arrays[0], arrays[-1]
             same = first.dtype == last.dtype and np.array_equal(first, last)
             if same and first.nbytes <= max(FOLDED, _bytes_into(node)) and not value.is_graph_output():
-                tensor = ir.tensor(np.ascontiguousarray(first), name=f"{value.name}.folded")
+                tensor = ir.tensor(np.array(first, order="C"), name=f"{value.name}.folded")
                 constant = ir.val(
                     tensor.name, tensor.dtype, ir.Shape(first.shape), const_value=tensor
                 )
