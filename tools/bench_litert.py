@@ -21,12 +21,12 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import quantizer, recipe
 from bench_price import OPSET, quantized, save, some, timed, trained
+from dripgate.training.fit import calibration_part
+from dripgate.training.layer import choose_layer
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from dripgate.heatmap import SCORES, heatmap_of_linear_head, score
-from dripgate.training.fit import calibration_part
-from dripgate.training.layer import choose_layer
 from dripgate.types import Array
 
 NETS = {"resnet8": "cifar10", "dscnn": "speechcommands"}

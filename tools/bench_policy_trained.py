@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from dripgate.training.fit import fit
 from imagined import kept
 
 from dripgate.data import Dataset, Split, infer_input, load, open_source
@@ -13,7 +14,6 @@ from dripgate.policy import Policy, Rules
 from dripgate.policy.drift import DriftAlarm
 from dripgate.training.classifier import Classifier
 from dripgate.training.first import train_first
-from dripgate.training.fit import fit
 from dripgate.training.train import Recipe
 from dripgate.types import Array, Decision, ImageInput, Reason, Sample, Verdict
 

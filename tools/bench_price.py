@@ -27,6 +27,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from dripgate.training.gradcam import GradCam
+from dripgate.training.graph import build_graph, with_info
+from dripgate.training.layer import choose_layer
+from dripgate.training.parity import check_parity
+from dripgate.training.shrink import OPSET
 from torch import Tensor, nn
 
 from dripgate.data import Dataset, Split, infer_input, load, open_source
@@ -36,12 +41,7 @@ from dripgate.heatmap import SCORES
 from dripgate.training import nets
 from dripgate.training.classifier import Classifier, load_classifier
 from dripgate.training.first import train_first
-from dripgate.training.gradcam import GradCam
-from dripgate.training.graph import build_graph, with_info
-from dripgate.training.layer import choose_layer
-from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import Deployed, build
-from dripgate.training.shrink import OPSET
 from dripgate.training.train import Recipe
 from dripgate.types import (
     Array,

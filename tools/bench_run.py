@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from dripgate.training.fit import fit
 from PIL import Image
 
 from dripgate.data import load, open_source
@@ -28,7 +29,6 @@ from dripgate.policy import Rules
 from dripgate.store import Store
 from dripgate.stream.loop import BATCH, run
 from dripgate.training.first import train_first
-from dripgate.training.fit import fit
 from dripgate.training.train import Recipe
 from dripgate.types import Decision, ImageInput, Reason, Sample, Verdict
 

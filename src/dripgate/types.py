@@ -110,11 +110,18 @@ class LogMel(_Frozen, frozen=True, tag="logmel", tag_field="kind"):
     shape: tuple[int, ...] | None = None
 
 
+class Waveform(_Frozen, frozen=True, tag="waveform", tag_field="kind"):
+    """Audio as it is, scaled to -1…1; standardise: then to mean 0 and variance 1 per sample."""
+
+    standardise: bool = False
+    shape: tuple[int, ...] | None = None
+
+
 class Identity(_Frozen, frozen=True, tag="identity", tag_field="kind"):
     """The sample goes to the model as it is."""
 
 
-Preprocessing = Normalize | LogMel | Identity
+Preprocessing = Normalize | LogMel | Waveform | Identity
 
 
 # Samples and verdicts ---------------------------------------------------------------------------

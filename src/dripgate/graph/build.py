@@ -2,18 +2,17 @@
 
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
 from dripgate.errors import GateError, ModelError
-from dripgate.gate_info import INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, GateInfo
+from dripgate.gate_info import METADATA_KEY, GateInfo
 from dripgate.graph.builder import Builder
 from dripgate.graph.cut import Cut
 from dripgate.graph.opened import Opened
-from dripgate.graph.prepare import add_preparation
+from dripgate.graph.prepare import add_preparation, samples_input
 from dripgate.graph.reverse import alpha
 from dripgate.graph.shrink import shrink
 from dripgate.graph.tail import (
@@ -26,8 +25,6 @@ from dripgate.graph.tail import (
 )
 from dripgate.heatmap import SCORES
 from dripgate.types import InputSpec, Preprocessing, Thresholds
-
-_DTYPES = {"uint8": ir.DataType.UINT8, "int16": ir.DataType.INT16, "float32": ir.DataType.FLOAT}
 
 
 class Built(NamedTuple):
@@ -53,8 +50,7 @@ def build_graph(
     graph, build = opened.model.graph, opened.build
     before = sum(1 for _ in graph)
     batch = -1 if opened.measured.batch is None else opened.measured.batch
-    samples = ir.val(INPUT_NAME, _DTYPES[spec.dtype.name])
-    build.declare(samples, (batch, *spec.shape), _DTYPES[spec.dtype.name])
+    samples = samples_input(build, spec, batch)
     prepared = add_preparation(build, samples, preprocessing, spec)
     _connect(opened, prepared.values)
     graph.inputs[:] = [samples]
@@ -117,10 +113,11 @@ def _taint(build: Builder, samples: ir.Value) -> ir.Value:
 
 def _name_outputs(graph: ir.Graph, outputs: dict[str, ir.Value]) -> None:
     taken = {value.name: value for node in graph for value in node.outputs}
+    taken |= {value.name: value for value in list(graph.initializers.values())}
     for name, value in outputs.items():
         other = taken.get(name)
         if other is not None and other is not value:
-            other.name = f"{name}.own"
+            other.name = f"{name}.own"  # an initializer is registered again by its new name
         value.name = name
     graph.outputs[:] = list(outputs.values())
     graph.sort()
@@ -158,6 +155,3 @@ def with_info(model: bytes, info: GateInfo) -> bytes:
     graph = onnx.load_model_from_string(model)
     onnx.helper.set_model_props(graph, {METADATA_KEY: info.to_json()})
     return bytes(graph.SerializeToString())
-
-
-_ = OUTPUT_NAMES, msgspec

@@ -70,7 +70,7 @@ def find_cuts(graph: ir.Graph, logits: ir.Value, measured: Measured) -> list[ir.
     A set of the values that are still needed is kept; where it has one member, that is a cut.
     """
     needed = _needed(logits) & measured.data
-    last = {value: -1 for value in needed}
+    last = dict.fromkeys(needed, -1)
     nodes = [node for node in graph if any(value in needed for value in node.outputs)]
     for place, node in enumerate(nodes):
         for value in node.inputs:

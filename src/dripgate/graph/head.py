@@ -119,9 +119,7 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
     return Head(value, logits, kind, end or "none", binary=False), notes
 
 
-def _by_logarithm(
-    build: Builder, p: ir.Value, seen: Array
-) -> tuple[ir.Value, HeadKind, str]:
+def _by_logarithm(build: Builder, p: ir.Value, seen: Array) -> tuple[ir.Value, HeadKind, str]:
     """log p, or log p / (1 - p) where the probabilities of a sample do not add up to 1."""
     least = build.constant(LEAST)
     log = build.unary("Log", build.binary("Max", p, least))

@@ -30,13 +30,16 @@ class Measured(NamedTuple):
     batch: int | None
 
 
-def session(model: bytes, **options: Any) -> Any:
-    """An onnxruntime session that says nothing, on the CPU. Raises ModelError."""
+def session(model: bytes, *, plain: bool = False) -> Any:
+    """An onnxruntime session that says nothing, on the CPU. Raises ModelError.
+
+    plain: node by node, without any optimisation.
+    """
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     settings.add_session_config_entry("session.load_model_format", "ONNX")
-    for name, value in options.items():
-        setattr(settings, name, value)
+    if plain:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
@@ -78,10 +81,9 @@ def measure(model: ir.Model, given: ir.Value, shape: tuple[int, ...], batch: int
     shapes: dict[ir.Value, Shape] = {}
     for value in _values(model.graph):
         found = [values[value][0] for values in runs if value in values]
-        if found and value.type is None:
-            value.type = ir.TensorType(ir.DataType.from_numpy(runs[0][value][2]))
         if len(found) == len(sizes):
             shapes[value] = _size(found[0], found[-1]) if batch is None else found[0]
+            value.type = ir.TensorType(ir.DataType.from_numpy(runs[0][value][1]))
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             shapes[value] = tuple(value.const_value.shape.numpy())
@@ -127,8 +129,8 @@ def _refuse_control_flow(graph: ir.Graph, data: set[ir.Value]) -> None:
             )
 
 
-#: Each value's shape, its content where it takes nothing from the samples, its type.
-Seen = dict[ir.Value, tuple[Shape, Array | None, np.dtype[Any]]]
+#: Shape, type, and the content of what takes nothing from the samples.
+Seen = dict[ir.Value, tuple[Shape, np.dtype[Any], Array | None]]
 
 
 def _all_values(model: ir.Model, given: ir.Value, samples: Array, data: set[ir.Value]) -> Seen:
@@ -138,13 +140,12 @@ def _all_values(model: ir.Model, given: ir.Value, samples: Array, data: set[ir.V
     have = {value.name for value in proto.graph.output}
     del proto.graph.value_info[:]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in named if name not in have)
-    level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    found = session(proto.SerializeToString(), graph_optimization_level=level)
+    found = session(proto.SerializeToString(), plain=True)
     results = run(found, {str(given.name): samples}, list(named))
-    seen: Seen = {given: (samples.shape, None, samples.dtype)}
+    seen: Seen = {given: (samples.shape, samples.dtype, None)}
     for value, array in zip(named.values(), results, strict=True):
         if isinstance(array, np.ndarray):
-            seen[value] = (array.shape, None if value in data else array, array.dtype)
+            seen[value] = (array.shape, array.dtype, None if value in data else array)
     return seen
 
 
@@ -154,8 +155,8 @@ def _fold(graph: ir.Graph, runs: list[Seen], data: set[ir.Value]) -> None:
         if node.op_type == "DequantizeLinear":
             continue
         for value in node.outputs:
-            arrays = [seen[value][1] for seen in runs if value in seen]
-            if value in data or len(arrays) < len(runs) or any(a is None for a in arrays):
+            arrays = [a for seen in runs if value in seen and (a := seen[value][2]) is not None]
+            if value in data or len(arrays) < len(runs):
                 continue
             first, last = arrays[0], arrays[-1]
             same = first.dtype == last.dtype and np.array_equal(first, last)

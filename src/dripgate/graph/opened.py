@@ -23,9 +23,12 @@ class Opened:
     """What is known of a classifier. ``build`` appends to its graph."""
 
     name: str
+    file: bytes  # as it was brought
     model: ir.Model
     given: ir.Value  # its input
     measured: Measured
+    output: ir.Value  # the output with the classes, as the file gives it
+    quantum: tuple[float, int]  # that output's scale and zero point where it is quantised, else 0
     head: Head
     cuts: list[Cut]  # those that can be activations, first to last
     build: Builder
@@ -55,7 +58,7 @@ def open_classifier(
             chosen, notes = choose_output(model, measured, name, output)
             values = _outputs(model, given, chosen, size, batch)
             break
-        except _Mixed as error:
+        except _MixedError as error:
             first = error
         except ModelError as error:
             first = first or error
@@ -66,10 +69,23 @@ def open_classifier(
     build = Builder(model.graph, measured.shapes)
     head, more = take_head(build, chosen, values)
     cuts = spatial(find_cuts(model.graph, head.origin, measured), measured)
-    return Opened(name, model, given, measured, head, cuts, build, [*notes, *more])
+    return Opened(
+        name, bytes(proto.SerializeToString()), model, given, measured, chosen, _quantum(chosen), head, cuts, build, [*notes, *more]
+    )
 
 
-class _Mixed(ModelError):
+def _quantum(output: ir.Value) -> tuple[float, int]:
+    node = output.producer()
+    if node is None or node.op_type != "QuantizeLinear":
+        return 0.0, 0
+    scale, zero = (*(v.const_value if v is not None else None for v in node.inputs[1:3]), None)[:2]
+    return (
+        float(scale.numpy().max()) if scale is not None else 0.0,
+        int(zero.numpy().ravel()[0]) if zero is not None else 0,
+    )
+
+
+class _MixedError(ModelError):
     """What a sample gives depends on the others in its batch."""
 
 
@@ -92,14 +108,14 @@ def _sample_shape(
 ) -> tuple[int, ...]:  # fmt: skip
     sizes = list(given.shape or ())[1:]
     if shape is not None and len(shape) == len(sizes):
-        fixed = [s if isinstance(s, int) else w for s, w in zip(sizes, shape, strict=True)]
-        return tuple(fixed)
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return tuple(s if isinstance(s, int) else w for s, w in zip(sizes, shape, strict=True))
+    numbers = [size for size in sizes if isinstance(size, int) and size > 0]
+    if len(numbers) != len(sizes):
         raise ModelError(
             f"{name}: its input '{given.name}' is {given.shape}, with sizes left open; "
             "say them with --size"
         )
-    return tuple(int(size) for size in sizes)
+    return tuple(numbers)
 
 
 def _own_batch(given: ir.Value) -> int:
@@ -114,7 +130,8 @@ def _set_input(given: ir.Value, shape: tuple[int, ...], batch: int | None) -> No
 def _free_batch(model: ir.Model) -> None:
     """A Reshape whose first size is a number 1 means the batch, if no other size is open."""
     for node in list(model.graph):
-        target = node.inputs[1].const_value if node.op_type == "Reshape" and node.inputs[1] else None
+        wanted = node.inputs[1] if node.op_type == "Reshape" else None
+        target = wanted.const_value if wanted is not None else None
         if target is None:
             continue
         sizes = target.numpy()
@@ -129,7 +146,7 @@ def _free_batch(model: ir.Model) -> None:
 def _outputs(
     model: ir.Model, given: ir.Value, chosen: ir.Value, shape: tuple[int, ...], batch: int | None
 ) -> Array:
-    """The chosen output for made-up samples; raises _Mixed where a batch's samples mix."""
+    """The chosen output for made-up samples; raises _MixedError where a batch's samples mix."""
     proto = ir.to_proto(model)
     del proto.graph.value_info[:]
     for value in proto.graph.output:
@@ -145,5 +162,5 @@ def _outputs(
     if not np.isfinite(values).all():
         raise ModelError("its output is not finite for ordinary samples; check its weights")
     if np.abs(values[: len(again)] - again).max() > _SAME * scale:
-        raise _Mixed("a sample's logits depend on the others in its batch")
+        raise _MixedError("a sample's logits depend on the others in its batch")
     return np.asarray(values)

@@ -6,7 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from dripgate.errors import ModelError
+from dripgate.gate_info import INPUT_NAME
 from dripgate.graph.builder import Builder
+from dripgate.graph.read import OPSET
 from dripgate.types import (
     Array,
     AudioInput,
@@ -15,6 +17,7 @@ from dripgate.types import (
     LogMel,
     Normalize,
     Preprocessing,
+    Waveform,
 )
 
 #: Added to the mel power before the logarithm, so that digital silence stays finite.
@@ -43,8 +46,9 @@ def add_preparation(
             raise ModelError(f"log-mel needs audio, found {spec}; choose another preprocessing")
         features = _log_mel(build, samples, preprocessing, spec.rate)
         return Prepared(features, features)
-    if build.shapes[samples][1:] and samples.dtype != ir.DataType.FLOAT:
-        samples = build.unary("Cast", samples, to=ir.DataType.FLOAT)
+    if isinstance(preprocessing, Waveform):
+        wave = _waveform(build, samples, preprocessing)
+        return Prepared(wave, wave)
     return Prepared(samples, samples)
 
 
@@ -63,7 +67,7 @@ def check_normalize(spec: Normalize, given: InputSpec) -> None:
 def scale_and_shift(spec: Normalize) -> tuple[Array, Array]:
     """(pixel / 255 - mean) / std as pixel · scale + shift, float32 (C,) each."""
     std = np.array(spec.std)
-    return np.float32(1 / (255 * std)), np.float32(-np.array(spec.mean) / std)
+    return _float(1 / (255 * std)), _float(-np.array(spec.mean) / std)
 
 
 def _normalized(build: Builder, samples: ir.Value, spec: Normalize) -> Prepared:
@@ -101,6 +105,15 @@ def _as(
     value = build(operator, x, *others, shape=shape or build.shapes[x], **attributes)
     build.declare(value, build.shapes[value], x.dtype or ir.DataType.UINT8)
     return value
+
+
+def _waveform(build: Builder, samples: ir.Value, spec: Waveform) -> ir.Value:
+    x = build.mul(build.unary("Cast", samples, to=ir.DataType.FLOAT), 1 / 32768)
+    if spec.standardise:
+        x = build.sub(x, build.reduce("ReduceMean", x, [1]))
+        power = build.reduce("ReduceMean", build.mul(x, x), [1])
+        x = build.div(x, build.unary("Sqrt", build.add(power, 1e-7)))
+    return build.reshape(x, (build.shapes[x][0], *(spec.shape or build.shapes[x][1:])))
 
 
 def _log_mel(build: Builder, samples: ir.Value, spec: LogMel, rate: int) -> ir.Value:
@@ -169,7 +182,7 @@ def waves_and_filters(spec: LogMel, rate: int) -> tuple[Array, Array]:
     phase = 2 * np.pi * np.outer(used, n) / (spec.fft or spec.window)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / spec.window)
     waves = np.concatenate([np.cos(phase), np.sin(phase)]) * hann / 32768
-    return np.float32(waves), np.float32(np.tile(mel[:, used], 2))
+    return _float(waves), _float(np.tile(mel[:, used], 2))
 
 
 def mel_filters(spec: LogMel, rate: int) -> Array:
@@ -198,5 +211,33 @@ def mel_filters(spec: LogMel, rate: int) -> Array:
 
 def cosines(spec: LogMel) -> Array:
     """The first coefficients of the DCT-II of log-mel levels, orthonormal, (coefficients, bins)."""
-    k, n = np.arange(spec.coefficients)[:, None], np.arange(spec.bins)
-    return np.float32(np.sqrt(2 / spec.bins) * np.cos(np.pi * k * (2 * n + 1) / (2 * spec.bins)))
+    k, n = np.arange(spec.coefficients or 0)[:, None], np.arange(spec.bins)
+    return _float(np.sqrt(2 / spec.bins) * np.cos(np.pi * k * (2 * n + 1) / (2 * spec.bins)))
+
+
+def _float(values: Array) -> Array:
+    return np.ascontiguousarray(values, np.float32)
+
+
+def preparation_model(preprocessing: Preprocessing, spec: InputSpec) -> bytes:
+    """The preparation alone as an ONNX model: ``samples`` in, ``values`` and ``planes`` out."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="preparation")
+    build = Builder(graph, {})
+    samples = samples_input(build, spec, -1)
+    prepared = add_preparation(build, samples, preprocessing, spec)
+    outputs = []
+    for name, value in prepared._asdict().items():
+        out = build.unary("Identity", value)
+        build.declare(out, build.shapes[value], value.dtype or ir.DataType.FLOAT)
+        out.name = name
+        outputs.append(out)
+    graph.inputs.append(samples)
+    graph.outputs.extend(outputs)
+    return bytes(ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString())
+
+
+def samples_input(build: Builder, spec: InputSpec, batch: int) -> ir.Value:
+    """The input ``samples`` (N, *spec.shape) of a gate; batch -1 is any."""
+    samples = ir.val(INPUT_NAME)
+    build.declare(samples, (batch, *spec.shape), ir.DataType.from_numpy(spec.dtype))
+    return samples

@@ -123,7 +123,7 @@ def _converted(model: ir.Model, name: str, opset: int) -> ir.Model:
     del proto.graph.value_info[:]
     try:
         return ir.from_proto(version_converter.convert_version(proto, OPSET))
-    except Exception as error:  # noqa: BLE001 - the converter's C++ raises RuntimeError and others
+    except Exception as error:
         cause = str(error).strip().splitlines()[-1][:200] if str(error).strip() else "no reason given"
         raise ModelError(
             f"{name}: cannot be brought from operator set {opset} to {OPSET} ({cause}); "

@@ -1,10 +1,12 @@
 """Which cut the heatmap is made of: chosen by what its gradient does, and explained."""
 
+import ast
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from dripgate.errors import ModelError
@@ -64,7 +66,8 @@ def choose_target(opened: Opened, layer: str | None = None) -> Chosen:
 
 
 def open_first(
-    files: Iterable[bytes], name: str, *, layer: str | None = None, output: str | None = None,
+    files: Iterable[bytes | onnx.ModelProto], name: str, *, shape: tuple[int, ...] | None = None,
+    layer: str | None = None, output: str | None = None,
 ) -> tuple[int, Opened, Chosen]:  # fmt: skip
     """The first of several files of one classifier that will do: (its place, opened, target).
 
@@ -75,7 +78,7 @@ def open_first(
     first: ModelError | None = None
     for place, data in enumerate(files):
         try:
-            opened = open_classifier(load(data, name), name, output=output)
+            opened = open_classifier(load(data, name), name, shape=shape, output=output)
             chosen = choose_target(opened, layer)
         except ModelError as error:
             first = first or error
@@ -124,8 +127,13 @@ def _gradient(opened: Opened, cut: Cut) -> Array:
 
 def _named(opened: Opened, layer: str) -> Chosen:
     names = [cut.name for cut in opened.cuts]
+    modules = [_modules(cut) for cut in opened.cuts]
+    inside = [place for place, named in enumerate(modules) if layer in named]
+    if layer not in names and inside:
+        layer = names[inside[-1]]  # the last tensor of a torch module
     if layer not in names:
-        close = get_close_matches(layer, names, n=3, cutoff=0.4) or names[-5:]
+        known = [*names, *set().union(*modules)] if modules else []
+        close = get_close_matches(layer, known, n=3, cutoff=0.4) or names[-5:]
         raise ModelError(
             f"{opened.name} has no cut called '{layer}'; near it: {', '.join(close) or 'none'} "
             "(all of them: --list-cuts)"
@@ -134,6 +142,17 @@ def _named(opened: Opened, layer: str) -> Chosen:
     if candidate.cells == 0:
         raise ModelError(f"{opened.name}: '{layer}' cannot be the target: {candidate.problem}")
     return Chosen(candidate.cut, "named by the user", [candidate])
+
+
+def _modules(cut: Cut) -> set[str]:
+    """The torch modules that a tensor was made in, as torch's exporter notes them."""
+    node = cut.value.producer()
+    text = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]") if node is not None else "[]"
+    try:
+        scopes = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return set()
+    return {str(scope) for scope in scopes[:-1] if scope} if isinstance(scopes, list) else set()
 
 
 def _why(cut: Cut, passed: list[Candidate]) -> str:

@@ -3,16 +3,40 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
 from dripgate.errors import ModelError
-from dripgate.graph.read import OPSET
+from dripgate.graph.classifier import OnnxClassifier
+from dripgate.graph.read import OPSET, load
+
+
+def exported(model: Any, shape: tuple[int, ...], name: str) -> OnnxClassifier:
+    """A module that takes (N, *shape) as an ONNX classifier, by the first exporter that can.
+
+    Raises ModelError where none can.
+    """
+    rng = np.random.default_rng(0)
+    example = torch.from_numpy(rng.normal(size=(2, *shape)).astype(np.float32))
+
+    ways = exports(model, example)
+    first = next(ways)
+    ways.close()  # and the module is as it was found
+
+    def others() -> Iterator[onnx.ModelProto]:
+        for other in islice(exports(model, example), 1, None):
+            yield load(other.data, name)
+
+    return OnnxClassifier(load(first.data, name), name, shape=shape, others=others)
+
 
 #: What the entry with the logits is called, where a module gives several.
 _LOGITS = ("logits", "output", "out", "scores", "pred", "prediction", "class_logits")
@@ -44,7 +68,7 @@ def to_onnx(
 def exports(
     model: Any, example: Tensor, *, output: str | None = None,
     kinds: tuple[str, ...] = ("dynamo", "torchscript"),
-) -> Iterator[Exported]:  # fmt: skip
+) -> Generator[Exported, None, None]:  # fmt: skip
     """Every way in which a module can be exported, best first, each made when it is asked for.
 
     With a dynamic batch by either exporter, then with a batch of one. Raises ModelError where
@@ -61,7 +85,7 @@ def exports(
             for kind in kinds:
                 try:
                     data = _export(wrapped, inputs if dynamic else inputs[:1], kind, dynamic)
-                except Exception as error:  # noqa: BLE001 - the exporters raise anything
+                except Exception as error:
                     causes.append(f"{kind}: {_first_line(error)}")
                     continue
                 made += 1
