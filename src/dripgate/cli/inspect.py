@@ -79,6 +79,8 @@ def _salvage(path: Path, out: Path, json_path: Path | None) -> None:
         f"because their verdicts are lost",
         f"damaged      {found.damaged:,} samples or payloads were not whole",
     ]
+    if found.journal:
+        lines.append(f"journal      not used: {found.journal}")
     if found.limit is not None:
         lines.append(f"limit        none; it was {format_size(found.limit)}: give it to run again")
     show(lines, {"path": str(path), "out": str(out), "salvaged": found}, json_path)
