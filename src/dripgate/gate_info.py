@@ -12,6 +12,7 @@ import numpy as np
 
 from dripgate import onnx_wire
 from dripgate.errors import GateError
+from dripgate.gate_check import contradictions
 from dripgate.heatmap import SCORES
 from dripgate.types import Array, InputSpec, Preprocessing, Thresholds
 
@@ -176,10 +177,12 @@ def _parse_info(text: str, name: str) -> GateInfo:
         raise GateError(
             f"{name}: its dripgate metadata is damaged ({error}); fit the gate again"
         ) from None
-    bounds = {len(info.thresholds.low), len(info.thresholds.high)}
-    if bounds != {len(info.classes)} or info.score not in SCORES:
+    found = list(contradictions(info))
+    if info.score not in SCORES:
+        found.append(f"score '{info.score}'")
+    if found:
         raise GateError(
-            f"{name}: its dripgate metadata contradicts itself ({len(info.classes)} classes, "
-            f"thresholds for {sorted(bounds)}, score '{info.score}'); fit the gate again"
+            f"{name}: its dripgate metadata contradicts itself ({'; '.join(found)}); fit the gate "
+            "again"
         )
     return info
