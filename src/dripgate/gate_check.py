@@ -26,7 +26,7 @@ def contradictions(info: "GateInfo") -> Iterator[str]:
         yield "thresholds that are no numbers"
     if info.calibration.samples:  # a gate that is being fitted has seen nothing yet
         yield from _calibration(info.calibration, classes)
-    if problem := _input(info.input):
+    if problem := input_problem(info.input):
         yield problem
 
 
@@ -59,7 +59,7 @@ def _is_histogram(found: "Histogram") -> bool:
     )
 
 
-def _input(spec: InputSpec) -> str:
+def input_problem(spec: InputSpec) -> str:
     """What is wrong with the shape of a sample; "" where nothing is."""
     match spec:
         case ImageInput() if spec.channels not in (1, 3):
