@@ -89,15 +89,25 @@ def polyglot(gate, theirs):
     """A file that is the gate as ONNX, and another model as onnxruntime's own format.
 
     Its first four bytes are to the one where the root is, 72 MB further on; to the other they are
-    a number nobody knows, and the head of a field of four bytes, which are "ORTM".
+    a number nobody knows, and the head of a field of four bytes, which are "ORTM". The root is
+    copied to a multiple of eight bytes, in front of what it points to.
     """
+    head = bytes([0x48, 0x00, 0x4A, 0x04])
+    at = int.from_bytes(head, "little")
     root = int.from_bytes(theirs[:4], "little")
-    head = bytes([0x48 if root % 16 else 0x50, 0x00, 0x4A, 0x04])
-    at = 8 + len(gate.data) + 6  # where a last field nobody knows holds all that is theirs
-    shift = int.from_bytes(head, "little") - root
-    body = bytes(8 + shift - at) + theirs[8:]
+    table = root - int.from_bytes(theirs[root : root + 4], "little", signed=True)
+    size = int.from_bytes(theirs[table + 2 : table + 4], "little")
+    shift = at + size + 64 - (at + size) % 64  # all but the root moves by so much
+    copy = bytearray(theirs[root : root + size])
+    copy[:4] = (at - table - shift).to_bytes(4, "little", signed=True)
+    for slot in range(table + 4, table + int.from_bytes(theirs[table : table + 2], "little"), 2):
+        if field := int.from_bytes(theirs[slot : slot + 2], "little"):
+            target = root + field + int.from_bytes(copy[field : field + 4], "little")
+            copy[field : field + 4] = (target + shift - at - field).to_bytes(4, "little")
+    last = 8 + len(gate.data) + 6  # where a last field nobody knows begins to hold the rest
+    body = bytes(at - last) + bytes(copy) + bytes(shift - at - size) + theirs
     length = bytes(len(body) >> 7 * i & 0x7F | (0x80 if i < 4 else 0) for i in range(5))
-    return head + theirs[4:8] + gate.data + b"\x7a" + length + body
+    return head + b"ORTM" + gate.data + b"\x7a" + length + body
 
 
 def test_a_polyglot_is_run_as_what_it_was_checked_as(gate, tmp_path, stream):
