@@ -30,6 +30,11 @@ from PIL import Image, UnidentifiedImageError
 from dripgate.errors import UnreadableError
 from dripgate.types import Array, ArrayInput, AudioInput, FloatArray, ImageInput, InputSpec
 
+# Pillow and NumPy warn of damage that is counted here anyway, in ever new words. For the whole
+# process and once: warnings.catch_warnings() changes what other threads see.
+for _module in (r"PIL\.", r"numpy\.lib\b", "<unknown>"):
+    warnings.filterwarnings("ignore", module=_module)
+
 _IMAGES = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _AUDIO = re.compile(
     rb"RIF[FX].{4}WAVE|RF64|riff|fLaC|OggS|FORM.{4}AIF|\.snd|caff|ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]",
@@ -122,18 +127,14 @@ def _guard(payload: bytes, limits: Limits) -> Iterator[None]:
         raise UnreadableError("empty file")
     if len(payload) > limits.payload_bytes:
         raise UnreadableError(too_many_bytes(len(payload), limits.payload_bytes))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except UnreadableError:
-            raise
-        except Exception as error:  # decoders raise whatever they like on hostile bytes
-            text = (
-                re.sub(r"<\S+ object at [^>]*>", "payload", str(error)).strip() or "no reason given"
-            )
-            cause = f"cannot be decoded: {type(error).__name__}: {text.splitlines()[0]:.120}"
-            raise UnreadableError(cause) from error
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except Exception as error:  # decoders raise whatever they like on hostile bytes
+        text = re.sub(r"<\S+ object at [^>]*>", "payload", str(error)).strip() or "no reason given"
+        cause = f"cannot be decoded: {type(error).__name__}: {text.splitlines()[0]:.120}"
+        raise UnreadableError(cause) from error
 
 
 def too_many_bytes(found: int, limit: int) -> str:

@@ -5,6 +5,7 @@ node_exporter collects, written whole or not at all. Totals are the store's coun
 after a restart.
 """
 
+import re
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from dripgate.errors import UserError
 from dripgate.files import write_whole
 from dripgate.store import Store
 from dripgate.stream.loop import Summary
+from dripgate.text import plain_json
 
 #: Seconds between two looks for samples that are too old.
 EXPIRE = 3600.0
@@ -96,7 +98,7 @@ class Service:
         line: dict[str, Any] = {"time": time.strftime("%FT%TZ", time.gmtime()), "event": "report"}
         if self._trouble:
             line["trouble"] = self._trouble
-        self._log(msgspec.json.encode(line | values).decode())
+        self._log(plain_json(msgspec.json.encode(line | values).decode()))
         if self._metrics:
             try:
                 write_whole(self._metrics, render(values))
@@ -146,7 +148,8 @@ def render(values: Mapping[str, float]) -> bytes:
             lines += [f"# HELP {full} Samples {about} for want of room or age, by reason."]
             lines += [f"# TYPE {full} counter"]
         for name, value in reasons.items():
-            reason = name.removeprefix(kind).strip("_") or "limit"
+            reason = re.sub(r"\W", "_", name.removeprefix(kind), flags=re.ASCII).strip("_")
+            reason = reason or "limit"
             lines.append(f'{full}{{reason="{reason}"}} {value}')
     return ("\n".join(lines) + "\n").encode()
 

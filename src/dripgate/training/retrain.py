@@ -1,6 +1,7 @@
 """Retraining: the labelled data of the beginning, and what the device kept since."""
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,12 +12,16 @@ import numpy as np
 
 from dripgate.data import Dataset, load
 from dripgate.errors import DataError, StoreError, UnreadableError
+from dripgate.files import read_whole
 from dripgate.media import decode
 from dripgate.store import Store
+from dripgate.text import from_cell
 from dripgate.training.classifier import Classifier, load_classifier
 from dripgate.training.train import Progress, Recipe
 from dripgate.types import Array, Decision
 
+#: Bytes of a table of labels: a hundred for each of two million samples.
+LARGEST_LABELS = 256 << 20
 #: How much a kept sample counts: as one, or as all the samples of the stream it stands for.
 Weigh = Literal["equal", "stream"]
 
@@ -165,10 +170,12 @@ class _Label(msgspec.Struct):
 def read_labels(path: str | Path) -> dict[str, str]:
     """Labels by sample id from a CSV with the columns id and label. Raises DataError."""
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = [msgspec.convert(row, _Label) for row in csv.DictReader(file)]
+        text = read_whole(Path(path), LARGEST_LABELS).decode("utf-8-sig")
+        rows = [
+            msgspec.convert(row, _Label) for row in csv.DictReader(io.StringIO(text, newline=""))
+        ]
     except (OSError, UnicodeDecodeError, csv.Error, msgspec.ValidationError) as error:
         raise DataError(
             f"{path}: not a table of labels ({error}); expected CSV with a header line 'id,label'"
         ) from None
-    return {row.id: row.label for row in rows if row.label}
+    return {row.id: from_cell(row.label) for row in rows if row.label}
