@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from dripgate.errors import StoreError
-from dripgate.store.records import Outcome, StoredSample, Summary, stored_sample
+from dripgate.store.records import Ledger, Outcome, StoredSample, Summary, stored_sample
 from dripgate.store.schema import COLUMNS, snapshot, sqlite_errors
 from dripgate.types import Decision
 
@@ -37,6 +37,7 @@ UNION ALL SELECT 'bytes that the shares are wrong by', abs(sum(
 _GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
 _OUTCOMES = """
 SELECT source, decision, reason, predicted, propensity, label FROM samples ORDER BY key"""
+_DECIDED = "SELECT upto, open, marks FROM decided WHERE upto > ? ORDER BY upto LIMIT 1000"
 #: Samples are read in parts of about so many rows or bytes.
 _PART_ROWS, _PART_BYTES = 256, 2**20
 _FILES = ("", "-journal", "-wal", "-shm", "-lock")
@@ -139,6 +140,16 @@ class Reader:
     def meta(self) -> dict[str, str]:
         """All texts noted with ``set_meta``."""
         return dict(self._query("SELECT key, value FROM meta ORDER BY key"))
+
+    def decided(self) -> Ledger:
+        """What is noted about decided files, read in short parts."""
+        found: list[bytes] = [b"", b""]
+        after = 0
+        while rows := self._query(_DECIDED, (after,)):
+            for is_open in (0, 1):
+                found[is_open] += b"".join(row[2] for row in rows if row[1] == is_open)
+            after = rows[-1][0]
+        return Ledger(*found, int(self._setting("floor") or 0))
 
     @property
     def disk_bytes(self) -> int:

@@ -6,7 +6,7 @@ must be exactly the one written here: a file with triggers or views of somebody 
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from dripgate.errors import StoreError
 from dripgate.store.space import PAGE
 
 APPLICATION_ID = 0x44524950  # "DRIP"
-VERSION = 3
+VERSION = 4
 _INCREMENTAL = 2  # of PRAGMA auto_vacuum
 #: Seconds to wait for readers in the middle of a read, or for a writer in the middle of a commit.
 PATIENCE = 30.0
@@ -66,13 +66,24 @@ _STEPS = (
         "CREATE INDEX samples_by_worth ON samples (pool, uploaded DESC, worth)",
         "CREATE INDEX samples_pending ON samples (key) WHERE uploaded = 0",
     ),
+    (
+        # A log: appended to in order, so that noting a file touches no other page.
+        """CREATE TABLE decided (
+  upto INTEGER PRIMARY KEY,               -- bytes of marks ever noted, up to this row's end
+  open INTEGER NOT NULL,                  -- 1: of files about to leave; the next commit clears it
+  newest INTEGER NOT NULL,                -- time of change of the newest of these files, in ns
+  marks BLOB NOT NULL                     -- little-endian uint64 (n,)
+) STRICT""",
+        "ALTER TABLE samples ADD COLUMN ran REAL",  # when it was stored, by the store's own clock
+    ),
 )
 COLUMNS = (
     "id, source, time, decision, reason, score, quality, predicted, propensity, detail, label,"
     " uploaded, payload"
 )
-#: Bytes that a step may need for each sample: the entries of new indexes.
-STEP_BYTES = 128
+#: Bytes that a step, by the version it begins at, may need for each sample: the entries of new
+#: indexes.
+STEP_BYTES = {2: 128}
 
 _CAUSES = {
     sqlite3.SQLITE_BUSY: "is in use by another process that does not let go; close it, then retry",
@@ -192,6 +203,21 @@ def step(db: sqlite3.Connection, version: int) -> None:
     for statement in _STEPS[version - 1]:
         db.execute(statement)
     db.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def patiently(db: sqlite3.Connection, statement: str, told: Callable[[str], object]) -> None:
+    """Execute; where another process is in the way for longer than SQLite waits, say so and wait
+    on. A reader on a slow disk must not end the one who writes; what is begun stays begun.
+    """
+    while True:
+        try:
+            db.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            told("another process reads it for so long that nothing can be written; waiting")
+        else:
+            return
 
 
 def pragma(db: sqlite3.Connection, name: str) -> int:

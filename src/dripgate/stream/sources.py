@@ -20,20 +20,26 @@ from dripgate.errors import DataError
 from dripgate.store import Store
 from dripgate.stream.broker import Security, is_address, name_of, parse_address
 from dripgate.stream.feed import ROOM, Feed, Stop
-from dripgate.stream.folder import POSITION, Folder
+from dripgate.stream.folder import Folder
 from dripgate.types import AudioInput, InputSpec, Sample
 
 _LIVE = ("pcm", "camera")
 
 
 class How(NamedTuple):
-    """follow, processed: of a folder. rate (Hz), overlap (of a window): of PCM. every: seconds
+    """follow, processed, unreadable, times, again, own, settle, told: of a ``Folder``. rate (Hz), overlap (of a window): of PCM. every: seconds
     between two frames of a camera. room, drop_oldest: of the queue of what does not wait.
     security: of a broker. wait: how a followed folder passes the time, as in ``Folder``.
     """
 
     follow: bool = False
     processed: str = "keep"
+    unreadable: str = "keep"
+    times: str = "read"
+    again: bool = False
+    own: tuple[Path, ...] = ()
+    settle: float = 2.0
+    told: Callable[[str], object] = lambda _: None
     rate: int | None = None
     overlap: float = 0.5
     every: float = 0.0
@@ -79,9 +85,9 @@ def open_source(source: str, spec: InputSpec, store: Store, stop: Stop, how: How
         name = name_of(store)
         address = parse_address(source, wildcards=True)
         return Topic(address, how.security, name, stop, room=how.room, drop_oldest=drop)
-    position = store.meta.get(POSITION, "")
     return Folder(
-        source, follow=how.follow, processed=how.processed, position=position, stop=stop,
+        source, follow=how.follow, processed=how.processed, unreadable=how.unreadable, spec=spec,
+        times=how.times, again=how.again, own=how.own, settle=how.settle, told=how.told, stop=stop,
         wait=how.wait,
     )  # fmt: skip
 
