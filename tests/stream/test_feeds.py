@@ -1,6 +1,7 @@
 """Feeds in the loop: batches of what is there, runs that go on, files that go when decided."""
 
 import io
+import shutil
 import tarfile
 import threading
 import time
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from dripgate.errors import DataError, StoreError
 from dripgate.media import decode
+from dripgate.policy import Rules
 from dripgate.store import Store
 from dripgate.stream import loop as the_loop
 from dripgate.stream.feed import Feed, Live
-from dripgate.stream.folder import POSITION, Folder
+from dripgate.stream.folder import Folder
 from dripgate.stream.loop import run
 from dripgate.stream.pcm import microphone, windows
 from dripgate.stream.sources import How, check_source, open_source
@@ -106,7 +108,7 @@ def test_a_followed_folder_goes_on_after_the_last_commit(gate, incoming, tmp_pat
     for goal in (20, 60):
         until = Until(goal - len(decided))
         with Store(tmp_path / "k.db") as store:
-            feed = follow(incoming, until, position=store.meta.get(POSITION, ""))
+            feed = follow(incoming, until)
             run(gate, feed, store, batch=10, on_verdicts=lambda pairs, until=until: (
                 until.note(pairs), decided.extend(s.source for s, _ in pairs)))  # fmt: skip
             seen = store.counters["seen"]
@@ -114,7 +116,7 @@ def test_a_followed_folder_goes_on_after_the_last_commit(gate, incoming, tmp_pat
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_what_is_read_once_goes_on_after_an_interruption_and_then_begins_anew(
+def test_what_is_read_once_goes_on_after_an_interruption_and_is_not_decided_again(
     gate, incoming, tmp_path, packed
 ):
     path = incoming
@@ -122,26 +124,41 @@ def test_what_is_read_once_goes_on_after_an_interruption_and_then_begins_anew(
         path = tmp_path / "in.tar"
         with tarfile.open(path, "w") as archive:
             archive.add(incoming, ".")
-    seen = []
-    for goal in (25, 35, 60):  # interrupted, to the end, and once more
+    seen, known = [], []
+    for goal in (25, 60, 60, 60):  # interrupted, to the end, once more, and asked to
         until = Until(goal)
         with Store(tmp_path / "k.db") as store:
-            feed = Folder(path, stop=until, position=store.meta.get(POSITION, ""))
-            seen.append(run(gate, feed, store, batch=5, on_verdicts=until.note).seen)
-    assert seen == [25, 35, 60]
+            feed = Folder(path, stop=until, again=len(seen) == 3)
+            summary = run(gate, feed, store, batch=5, on_verdicts=until.note)
+            seen.append(summary.seen)
+            known.append(summary.known)
+    assert seen == [25, 35, 0, 60]
+    assert known == [0, 25, 60, 0]
 
 
-def test_a_changed_folder_or_another_one_is_read_from_its_beginning(gate, incoming, tmp_path):
-    until = Until(25)
+def test_what_is_new_in_a_folder_that_was_read_is_decided(gate, incoming, tmp_path, png):
     with Store(tmp_path / "k.db") as store:
-        run(gate, Folder(incoming, stop=until), store, batch=5, on_verdicts=until.note)
-        position = store.meta[POSITION]
-    (incoming / "new.png").write_bytes(b"new")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "a.png").write_bytes(b"a")
-    assert sum(1 for _ in Folder(incoming, position=position)) == 61
-    assert sum(1 for _ in Folder(tmp_path / "other", position=position)) == 1
-    assert sum(1 for _ in Folder(incoming, position="no position")) == 61
+        run(gate, Folder(incoming), store)
+        (incoming / "new.png").write_bytes(png(seed=1))
+        (incoming / "000.png").write_bytes(png(seed=2))
+        shutil.copytree(incoming, tmp_path / "again")  # other inodes and times, the same content
+        (incoming / "002.png").rename(incoming / "sub" / "renamed.png")
+        named = []
+        for path in (incoming, tmp_path / "again"):
+            run(gate, Folder(path), store, on_verdicts=lambda pairs: named.extend(
+                sample.source for sample, _ in pairs))  # fmt: skip
+    assert sorted(named) == ["000.png", "new.png"]
+
+
+@pytest.mark.parametrize("rules", [None, Rules(keep=0.1)])
+def test_another_gate_or_other_rules_decide_anew(gate, incoming, tmp_path, rules):
+    with Store(tmp_path / "k.db") as store:
+        seen = [
+            run(other, Folder(incoming), store, rules=how).seen
+            for other, how in ((gate, rules), (gate, Rules(keep=0.2)), (gate, rules))
+        ]
+        assert seen == [60, 60, 0]
+        assert store.counters["seen"] == 120
 
 
 # Processed files --------------------------------------------------------------------------------
@@ -340,4 +357,4 @@ def test_a_source_that_cannot_be_is_refused_before_anything_is_made():
 def test_a_feed_of_plain_samples_has_nothing_to_note(gate, tmp_path):
     with Store(tmp_path / "k.db") as store:
         run(gate, Feed([Sample(b"x", "a")]), store)
-        assert set(store.meta) == {"gate", "gate_id"}
+        assert set(store.meta) == {"gate", "gate_id", "run"}

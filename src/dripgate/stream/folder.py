@@ -125,6 +125,7 @@ class Folder(Feed):
         self._tree.leave_out(list(own))
         self._ledger, self._capacity = Ledger(), ledger_bound(None) // _MARKS
         self._held: Callable[[str], bool] = lambda _: False
+        self._begun = False
         self._position: Position | None = None
         self._growing: Growing | None = None
         self._queue: deque[tuple[_UnderWay, int]] = deque()  # and the mark of the sample
@@ -134,6 +135,7 @@ class Folder(Feed):
 
     def begin(self, store: Store, by: str) -> None:
         """Go on from what this store says was decided by ``by``."""
+        self._begun = True
         self._ledger = Ledger(by) if self._again else Ledger(by, store.decided())
         self._held = store.__contains__
         self._capacity = ledger_bound(store.limit) // _MARKS
@@ -195,7 +197,8 @@ class Folder(Feed):
                     return
                 yield from self._given(found, count_known=False)
             self._files = growing.total
-            yield from self._pause()
+            if not growing.more:
+                yield from self._pause()
 
     def _archive(self) -> Iterator[Sample]:
         position = self._position
@@ -215,6 +218,9 @@ class Folder(Feed):
             else:
                 under_way = _UnderWay(None, marks, marks[0], file.name)
                 taken = taken_at(self._times, file.payload, None)
+                if not self._begun:
+                    yield from samples(file.payload, file.problem, file.name, self._spec, taken)
+                    continue
                 yield from self._parts(under_way, file.payload, file.problem, taken)
 
     def _pause(self) -> Iterator[None]:
@@ -236,6 +242,9 @@ class Folder(Feed):
         if state:
             self._met += count_known
             self._met_again(under_way, state, taken)
+        elif not self._begun:  # nobody decides: given is all that can be known
+            self._ledger.note([self._status(file), marks[1]], STAYS)
+            yield from samples(file.payload, file.problem, found.source, self._spec, taken)
         else:
             self._ledger.hold(self._status(file))
             yield from self._parts(under_way, file.payload, file.problem, taken)

@@ -41,7 +41,8 @@ class Growing:
     """Gives the files that have settled and are not known, in the order of their arrival.
 
     clock: the machine's time. steady: seconds that pass. known: how many files were found that
-    were decided before.
+    were decided before. total: files at the last look at everything. leaves: give also what was
+    decided and did not leave.
     """
 
     def __init__(
@@ -58,16 +59,19 @@ class Growing:
         self._waiting: dict[str, _Waiting] = {}
         self._due_all = self._due_changed = -float("inf")
         self.known = self.total = 0
-        self.leaves = False
+        self.leaves = self.more = False
         self._first = True
 
     def files(self) -> list[Found]:
-        """Those that have settled now; after a full list there may be more."""
-        began, measured = self._steady(), time.perf_counter()
+        """Those that have settled now; ``more`` says that there may be others."""
+        began, measured, self.more = self._steady(), time.perf_counter(), False
         if began >= self._due_all:
             ready = self._choose(self._look_at_all())
+            self.more = len(ready) >= BATCH
             cost = time.perf_counter() - measured
-            self._due_all = began if len(ready) >= BATCH else began + _ALL * cost
+            self._due_all = began if self.more else began + _ALL * cost
+            if self.more:
+                self._folders = {}  # the first look at them is not over
             self._first = False
         elif began >= self._due_changed:
             ready = self._choose(self._look_at_changed())
