@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dripgate.cli.common import percent
 from dripgate.store.size import format_size
+from dripgate.text import one_line
 
 if TYPE_CHECKING:  # what is described need not be imported to describe something else
     from collections.abc import Mapping
@@ -87,8 +88,22 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
     ]
     if summary.lost:
         lines.append(f"lost         {summary.lost:>9,}  before a verdict: slower than the source")
+    if summary.known:
+        lines.append(f"known        {summary.known:>9,}  files decided before by this gate and these "
+                     "options; --again decides them again")  # fmt: skip
+    if summary.stayed:
+        lines.append(f"stayed       {summary.stayed:>9,}  files that were to go; named above")
     lines += _reasons(summary.reasons)
-    lines += [f"  unreadable {entry.source}: {entry.cause}" for entry in summary.unreadable_named]
+    lines += [
+        f"  unreadable {one_line(entry.source)}: {one_line(entry.cause)}"
+        for entry in summary.unreadable_named
+    ]
+    if more := summary.unreadable - len(summary.unreadable_named):
+        lines.append(f"  … and {more:,} more that are unreadable")
+    lines += [
+        f"  not read {one_line(name)}: it went on changing; write beside and rename, or give "
+        "--settle" for name in summary.restless
+    ]  # fmt: skip
     return lines
 
 
