@@ -232,7 +232,8 @@ def lock(path: Path) -> sqlite3.Connection:
     its process, and none of the readers' business. The empty file stays; removing it would let
     two writers lock two files of one name.
     """
-    db = sqlite3.connect(f"{path}-lock", isolation_level=None, timeout=0)
+    # Not at once: whoever checks the store looks for a moment whether there is a writer.
+    db = sqlite3.connect(f"{path}-lock", isolation_level=None, timeout=0.2)
     try:
         db.execute("PRAGMA journal_mode = MEMORY")  # no journal beside a file that stays empty
         db.execute("BEGIN EXCLUSIVE")
