@@ -58,6 +58,7 @@ _SAID_EVERY = 1000
 )
 @click.option("--seed", default=0, show_default=True, help="Of the audit and all other chance.")
 @click.option("--rate", type=int, help="Of pcm:-, in Hz; the gate's if not given.")
+@click.option("--channels", type=int, help="Of raw pcm:-, averaged; 1 if not given.")
 @click.option("--overlap", default=0.5, show_default=True, help="Of the windows of pcm:-.")
 @click.option("--every", default=0.0, help="Seconds between two frames of camera:…; 0 is all.")
 @click.option("--queue", default="64MB", show_default=True, help="Memory for what waits.")
@@ -147,6 +148,7 @@ def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], obje
         follow=options["follow"],
         processed=options["processed"],
         rate=options["rate"],
+        channels=options["channels"],
         overlap=options["overlap"],
         every=options["every"],
         room=parse_size(options["queue"]),

@@ -1,10 +1,10 @@
 """What became of the stream, and what was dropped: counts, and the audit's estimates."""
 
 from collections import Counter
-from pathlib import PurePosixPath
 
 import msgspec
 
+from dripgate.data.layout import class_of
 from dripgate.gate_info import GateInfo
 from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
 from dripgate.store import Store
@@ -89,7 +89,7 @@ def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates 
     known = {name: index for index, name in enumerate(info.classes)}
     seen = []
     for one in store.outcomes():
-        label = known.get(one.label or PurePosixPath(one.source).parent.name)
+        label = known.get(one.label or class_of(one.source, known) or "")
         if label is not None and one.propensity:
             seen.append(Seen(label, one.predicted, one.propensity))
     found = estimate(seen, stream, len(info.classes))
