@@ -282,7 +282,7 @@ def test_mixed_images_become_their_median_and_grey_only_if_all_are(tree, picture
 
 
 def test_audio_has_the_rate_of_its_classes_and_their_most_common_length(tree, recording):
-    files = {f"a/{i}.wav": recording(frames=800) for i in range(3)}
+    files = {f"{c}/{i}.wav": recording(frames=800) for c in "ac" for i in range(3)}
     files |= {"b/1.wav": recording(rate=16000, frames=900)}
     files |= {f"b/{i}.wav": recording(frames=5000) for i in (2, 3)}
     assert inferred(tree, files) == AudioInput(rate=8000, length=800)
