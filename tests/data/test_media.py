@@ -28,6 +28,8 @@ from dripgate.media import (
 )  # fmt: skip
 from dripgate.types import ArrayInput, AudioInput, ImageInput
 
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest undoes what media asks for
+
 RGB = ImageInput(height=10, width=12, channels=3)
 GREY = ImageInput(height=10, width=12, channels=1)
 SOUND = AudioInput(rate=8000, length=800)

@@ -277,10 +277,12 @@ def test_windows_cover_every_frame_and_overlap_as_they_should(frames, window, ho
     pcm = np.arange(frames, dtype="<i2").tobytes() + b"x" * odd
     found = list(windows(io.BytesIO(pcm), window, hop))
     for at, part in found:
-        assert part == pcm[2 * at : 2 * (at + len(part) // 2)]
+        assert part.tobytes() == pcm[2 * at : 2 * (at + len(part))]
     assert [at for at, _ in found] == [hop * i for i in range(len(found))]
-    assert all(len(part) == 2 * window for _, part in found[:-1])
-    assert {at + i for at, part in found for i in range(len(part) // 2)} == set(range(frames))
+    assert all(len(part) == window for _, part in found[:-1])
+    assert {at + i for at, part in found for i in range(len(part))} == set(range(frames))
+    slowly = list(windows(Trickle(pcm), window, hop))
+    assert [(at, part.tolist()) for at, part in slowly] == [(at, p.tolist()) for at, p in found]
 
 
 def test_a_microphone_gives_what_the_decoder_reads(tmp_path):
@@ -303,6 +305,74 @@ def test_a_microphone_of_another_rate_fills_the_gate_s_window():
     samples = [s for s in microphone(spec, 44100, 0.0, lambda: False, pipe=pcm) if s]
     assert len(samples) == 10
     assert decode(samples[0].payload, spec).shape == (800,)
+
+
+def heard(pcm: bytes, spec, rate=None, channels=None) -> list[np.ndarray]:
+    pipe = io.BytesIO(pcm)
+    feed = microphone(spec, rate, 0.0, lambda: False, channels=channels, pipe=pipe)
+    return [decode(sample.payload, spec) for sample in feed if sample]
+
+
+def a_wav(frames: np.ndarray, rate: int, told: int | None = None) -> bytes:
+    """16-bit WAV (n, channels) whose header says ``told`` bytes of data."""
+    file = io.BytesIO()
+    soundfile.write(file, frames, rate, format="WAV")
+    whole = bytearray(file.getvalue())
+    if told is not None:
+        whole[4:8], whole[40:44] = (
+            (told and 2**31 - 1).to_bytes(4, "little"),
+            told.to_bytes(4, "little"),
+        )
+    return bytes(whole)
+
+
+def test_several_channels_are_averaged():
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.random.default_rng(0).integers(-9000, 9000, (2000, 2)).astype("<i2")
+    parts = heard(sound.tobytes(), spec, channels=2)
+    expected = np.rint(sound.mean(axis=1))
+    assert len(parts) == 3
+    assert (np.concatenate(parts)[:2000] == expected).all()
+
+
+@pytest.mark.parametrize("told", [None, 0, 2**31 - 1, 2**32 - 1])
+def test_a_wav_on_the_pipe_says_its_rate_and_channels(told):
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.random.default_rng(0).integers(-9000, 9000, (6000, 2)).astype(np.int16)
+    parts = heard(a_wav(sound, 24000, told), spec)
+    expected = [decode(a_wav(sound[at : at + 2400], 24000), spec) for at in (0, 2400, 4800)]
+    assert len(parts) == 3
+    for part, right in zip(parts, expected, strict=True):
+        assert np.abs(part.astype(int) - right).max() <= 1
+
+
+def test_what_comes_behind_a_wav_s_samples_is_no_sound():
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.ones((800, 1), np.int16)
+    assert len(heard(a_wav(sound, 8000) + b"LIST" + bytes(5000), spec)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "wav", "cause"),
+    [
+        (48000, None, True, "--rate is 48000, but the WAV on it says 8000"),
+        (None, 1, True, "--channels is 1, but the WAV on it says 2"),
+        (None, None, False, "--channels 2, or --channels 1 if it is one"),
+    ],
+)
+def test_pcm_that_is_not_what_was_said_is_refused(rate, channels, wav, cause):
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.repeat(np.random.default_rng(0).integers(-9, 9, (800, 1)), 2, 1).astype(np.int16)
+    with pytest.raises(DataError, match=cause):
+        heard(a_wav(sound, 8000) if wav else sound.tobytes(), spec, rate, channels)
+    assert len(heard(sound.tobytes(), spec, channels=1)) == 2
+
+
+def test_a_wav_of_floats_is_refused():
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(800), 8000, format="WAV", subtype="FLOAT")
+    with pytest.raises(DataError, match="format 3 with 32 bits; write 16-bit PCM"):
+        heard(file.getvalue(), AudioInput(rate=8000, length=800))
 
 
 # Camera -----------------------------------------------------------------------------------------

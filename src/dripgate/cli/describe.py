@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
     from collections.abc import Mapping
     from pathlib import Path
 
+    from dripgate.data import Found, Pile
     from dripgate.gate_info import GateInfo
     from dripgate.policy import Alarm, Interval
     from dripgate.store.records import Summary as StoreSummary
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
     from dripgate.stream.loop import Summary as RunSummary
     from dripgate.stream.receive import Tally
     from dripgate.stream.uplink import State
+
+_ROWS = 50
 
 
 def gate(info: GateInfo) -> list[str]:
@@ -39,6 +42,43 @@ def gate(info: GateInfo) -> list[str]:
         for point in seen.curve[1::4]
     ]
     return lines
+
+
+def data(found: Found) -> list[str]:
+    """A data set's summary, in lines for people: classes, splits, what is not used, and notes."""
+    train, test = (sum(getattr(row, side) for row in found.classes) for side in ("train", "test"))
+    lines = [
+        f"{printable(found.name)}: {train:,} train and {test:,} test samples in "
+        f"{sum(row.train + row.test > 0 for row in found.classes)} classes, "
+        f"{found.not_used:,} files not used"
+    ]
+    for row in found.classes[:_ROWS]:
+        gone = f", {row.unreadable:,} cannot be read" if row.unreadable else ""
+        counts = f"{row.train:>7,} train {row.test:>6,} test{gone}"
+        lines.append(f"  class {printable(row.name):<16} {counts}")
+    if len(found.classes) > _ROWS:
+        lines.append(f"  … and {len(found.classes) - _ROWS:,} more classes; all are in --json")
+    lines += [
+        f"  split {printable(folder) + '/':<16} {split.files:>7,} files, for {split.side}"
+        for folder, split in found.splits.items()
+    ]
+    lines += unused(found.unused)
+    return lines + [f"  note: {printable(note)}" for note in found.notes]
+
+
+def unused(piles: Mapping[str, Pile]) -> list[str]:
+    """What was not used, in lines for people: by reason, the largest first, with examples."""
+    ordered = sorted(piles.items(), key=lambda item: -item[1].count)
+    return [
+        f"  not used {pile.count:,}: {printable(reason)} ({printable(', '.join(pile.examples))}"
+        f"{', …' if pile.count > len(pile.examples) else ''})"
+        for reason, pile in ordered
+    ]
+
+
+def printable(text: str) -> str:
+    """Text on one line: newlines and control characters as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:

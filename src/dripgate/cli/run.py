@@ -75,6 +75,7 @@ _SAID_EVERY = 1000
 )
 @click.option("--seed", default=0, show_default=True, help="Of the audit and all other chance.")
 @click.option("--rate", type=click.IntRange(1), help="Of pcm:-, in Hz; the gate's if not given.")
+@click.option("--channels", type=int, help="Of raw pcm:-, averaged; 1 if not given.")
 @click.option("--overlap", default=0.5, show_default=True, help="Of the windows of pcm:-.")
 @click.option(
     "--every", default=0.0, type=click.FloatRange(0),
@@ -181,6 +182,7 @@ def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], obje
         again=options["again"],
         settle=options["settle"],
         rate=options["rate"],
+        channels=options["channels"],
         overlap=options["overlap"],
         every=options["every"],
         room=parse_size(options["queue"]),

@@ -3,9 +3,11 @@
 What cannot be decoded raises UnreadableError and nothing else, whatever the decoders below do.
 
 Images: PNG, JPEG, BMP, GIF and TIFF (first frame), WEBP, PPM/PGM, through Pillow. 16-bit grey is
-scaled to 8 bits, transparency is composited on black, palettes and CMYK become RGB, and another
-size is resized (bilinear, antialiased, aspect not kept). Pixels are taken as stored: orientation
-tags are ignored. Truncated images are unreadable, not half grey.
+scaled to 8 bits (from the input's range, else the upper 8), transparency is composited on black,
+palettes and CMYK become RGB, and another size is resized (bilinear, antialiased, aspect not
+kept). Pixels are taken as stored: orientation tags are ignored, and named by ``remarks``.
+Truncated images are unreadable, not half grey, also where a JPEG has an end mark all the same; raw
+photographs are, of which only the thumbnail is an image.
 
 Audio: WAV, FLAC, Ogg (Opus, Vorbis), AIFF, AU, CAF, W64 and MP3, through soundfile. Channels are
 averaged, another rate is resampled, and a shorter recording is padded with zeros at its end. A
@@ -28,13 +30,21 @@ from dripgate.media.audio import (
     resample,
     windows,
 )  # fmt: skip
-from dripgate.media.images import ImageHeader, decode_image, encode_png, image_header
+from dripgate.media.images import (
+    ImageHeader,
+    decode_image,
+    encode_png,
+    image_header,
+    levels,
+    remarks,
+)  # fmt: skip
 from dripgate.media.limits import DEFAULT_LIMITS, Limits, guard, too_many_bytes
 from dripgate.types import Array, AudioInput, ImageInput, InputSpec
 
 __all__ = [
     "DEFAULT_LIMITS", "OVERLAP", "ArrayHeader", "AudioHeader", "ImageHeader", "Limits", "Window",
-    "decode", "encode_png", "encode_wav", "probe", "resample", "too_many_bytes", "windows",
+    "decode", "encode_png", "encode_wav", "levels", "probe", "remarks", "resample",
+    "too_many_bytes", "windows",
 ]  # fmt: skip
 
 

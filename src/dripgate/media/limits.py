@@ -11,11 +11,13 @@ from dripgate.errors import UnreadableError
 class Limits(NamedTuple):
     """What one payload may ask for; checked on its size and header before anything is decoded.
 
+    decoded_bytes: memory that a picture takes while it is decoded, as far as its header tells.
     seconds: of a recording, which is decoded block by block.
     """
 
     payload_bytes: int = 64 << 20
     pixels: int = 50_000_000
+    decoded_bytes: int = 256 << 20
     seconds: float = 7200.0
 
 

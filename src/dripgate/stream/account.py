@@ -2,7 +2,7 @@
 
 import msgspec
 
-from dripgate.data import class_of
+from dripgate.data.layout import class_of
 from dripgate.gate_info import GateInfo
 from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
 from dripgate.store import Store

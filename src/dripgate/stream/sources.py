@@ -2,7 +2,7 @@
 
     incoming/          a folder; with follow also what arrives in it later
     stream.zip         an archive
-    pcm:-              a microphone: raw 16-bit PCM on standard input
+    pcm:-              a microphone: 16-bit PCM on standard input, raw or as a WAV
     camera:0           a camera, by number or address; camera:film.mp4 a film
     mqtt://host/topic  messages, one sample each
 
@@ -27,8 +27,9 @@ _LIVE = ("pcm", "camera")
 
 
 class How(NamedTuple):
-    """follow, processed, unreadable, times, again, own, settle, told: of a ``Folder``. rate (Hz), overlap (of a window): of PCM. every: seconds
-    between two frames of a camera. room, drop_oldest: of the queue of what does not wait.
+    """follow, processed, unreadable, times, again, own, settle, told: of a ``Folder``. rate (Hz),
+    channels, overlap (of a window): of PCM. every: seconds between two frames of a camera. room,
+    drop_oldest: of the queue of what does not wait.
     security: of a broker. wait: how a followed folder passes the time, as in ``Folder``.
     """
 
@@ -41,6 +42,7 @@ class How(NamedTuple):
     settle: float = 2.0
     told: Callable[[str], object] = lambda _: None
     rate: int | None = None
+    channels: int | None = None
     overlap: float = 0.5
     every: float = 0.0
     room: int = ROOM
@@ -101,7 +103,9 @@ def _pcm(rest: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
         raise DataError(f"pcm:-: this gate takes {spec.shape} {spec.dtype}, not audio; fit one on "
                         "recordings, or give another source")  # fmt: skip
     drop = how.drop_oldest is not False
-    return microphone(spec, how.rate, how.overlap, stop, room=how.room, drop_oldest=drop)
+    return microphone(
+        spec, how.rate, how.overlap, stop, channels=how.channels, room=how.room, drop_oldest=drop
+    )
 
 
 def _camera(rest: str, stop: Stop, how: How) -> Feed:
