@@ -4,6 +4,7 @@ The information is one JSON object under the key ``dripgate`` of the model's met
 strictly: unknown fields, missing fields and other types are refused.
 """
 
+from collections.abc import Mapping
 from typing import Self
 
 import msgspec
@@ -152,6 +153,14 @@ def read_info(data: bytes, name: str) -> GateInfo:
             "export it again with 'dripgate fit'"
         )
     return info
+
+
+def noted(meta: Mapping[str, str]) -> GateInfo | None:
+    """The gate that a store's texts name; None where there is none that this dripgate can read."""
+    try:
+        return _parse_info(meta["gate"], "the gate noted in the store") if "gate" in meta else None
+    except GateError:
+        return None
 
 
 def _parse_info(text: str, name: str) -> GateInfo:

@@ -104,12 +104,13 @@ def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:
         for name, n in sorted(counters.items())
         if "evicted" in name or "purged" in name
     ]
-    if gate:
-        names = gate.classes
-        lines.append("predicted    " + ", ".join(
-            f"{names[index]} {count:,}" for index, count in sorted(summary.predicted.items())
-            if 0 <= index < len(names)
-        ))  # fmt: skip
+    names = gate.classes if gate else ()
+    predicted = (
+        f"{names[index] if 0 <= index < len(names) else index} {count:,}"
+        for index, count in sorted(summary.predicted.items())
+    )
+    if summary.predicted:
+        lines.append("predicted    " + ", ".join(predicted))
     return lines
 
 

@@ -2,19 +2,26 @@
 reader, however slow, keeps the writer from committing.
 """
 
+import os
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import msgspec
 
 from dripgate.errors import StoreError
 from dripgate.store.checking import problems, steps
-from dripgate.store.records import Ledger, Outcome, StoredSample, Summary, stored_sample
-from dripgate.store.schema import COLUMNS, snapshot, sqlite_errors
+from dripgate.store.records import Ledger, Outcome, StoredSample, Summary, stored_sample, typed
+from dripgate.store.schema import COLUMNS, file_size, snapshot, sqlite_errors
+from dripgate.store.space import LEDGER, SMALLEST
 from dripgate.types import Decision
+
+T = TypeVar("T")
 
 _NEXT = f"""
 SELECT key, {COLUMNS} FROM samples JOIN payloads USING (key)
@@ -38,6 +45,9 @@ FROM samples WHERE key BETWEEN :low AND :high GROUP BY 1, 2, 3"""
 _DECIDED = "SELECT upto, open, marks FROM decided WHERE upto > ? ORDER BY upto LIMIT 1000"
 #: Samples are read in parts of about so many rows or bytes.
 _PART_ROWS, _PART_BYTES = 256, 2**20
+_Marks: Any = Annotated[bytes, msgspec.Meta(max_length=LEDGER)]
+_Noted: Any = tuple[int, Literal[0, 1], _Marks]
+_Limit: Any = Annotated[int, msgspec.Meta(ge=SMALLEST)] | None
 _FILES = ("", "-journal", "-wal", "-shm", "-lock")
 
 
@@ -45,12 +55,41 @@ class Reader:
     """The reading half of a store."""
 
     path: Path
-    _db: sqlite3.Connection
+    _connection: sqlite3.Connection
     _open: ExitStack
+    _closed = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._owner = os.getpid(), threading.get_ident()
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""
-        self._open.close()
+        if not self._closed:
+            self._owned()
+            self._open.close()
+            self._closed = True
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        self._owned()
+        if self._closed:
+            raise StoreError(f"{self.path} is closed; open it again: Store(path)")
+        return self._connection
+
+    def _owned(self) -> None:
+        """Raise StoreError where this is not the thread that opened the store."""
+        process, thread = self._owner
+        if process != os.getpid():
+            raise StoreError(
+                f"{self.path} was opened by another process, before a fork; open it where it is "
+                "used: only one may write, any number may read with read_only=True"
+            )
+        if thread != threading.get_ident():
+            raise StoreError(
+                f"{self.path} was opened in another thread; use it in that one, or open it with "
+                "read_only=True in each that reads"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +121,8 @@ class Reader:
         """The sample with this id, 64 hex digits; None where there is none."""
         key = digest(id)
         rows = self._query(_GET, (key,)) if key is not None else []
-        return stored_sample(rows[0]) if rows else None
+        with sqlite_errors(self.path):
+            return stored_sample(rows[0]) if rows else None
 
     def samples(
         self, *, decision: Decision | None = None, labelled: bool | None = None
@@ -93,9 +133,9 @@ class Reader:
         put meanwhile comes at the end; what is evicted meanwhile may still be met.
         """
         wanted = {"decision": decision and decision.value, "labelled": labelled, "after": 0}
-        while rows := self._part(_NEXT, wanted):
-            yield from (stored_sample(row[1:]) for row in rows)
-            wanted["after"] = rows[-1][0]
+        while found := self._part(_NEXT, wanted):
+            yield from (stored for _, stored in found)
+            wanted["after"] = found[-1][0]
 
     def pending(self, limit: int, *, after: str | None = None) -> list[StoredSample]:
         """The oldest samples that are not uploaded yet, at most ``limit``, oldest first.
@@ -107,8 +147,8 @@ class Reader:
         if limit < 1:
             return []
         found = self._query("SELECT key FROM samples WHERE id = ?", (digest(after or ""),))
-        rows = self._part(_PENDING, {"after": found[0][0] if found else 0}, limit)
-        return [stored_sample(row[1:]) for row in rows]
+        part = self._part(_PENDING, {"after": found[0][0] if found else 0}, limit)
+        return [stored for _, stored in part]
 
     @property
     def backlog(self) -> int:
@@ -118,13 +158,13 @@ class Reader:
     def outcomes(self) -> Iterator[Outcome]:
         """What was decided about each sample, and its label, without the payloads, in parts."""
         for step in steps(self._query):
-            yield from (Outcome(*row) for row in self._query(_OUTCOMES, step))
+            yield from self._typed(list[Outcome], self._query(_OUTCOMES, step))
 
     def labels(self) -> dict[str, int]:
         """Samples per label that was given to any."""
         found = Counter[str]()
         for step in steps(self._query):
-            found.update(dict(self._query(_LABELS, step)))
+            found.update(self._typed(dict[str, int], dict(self._query(_LABELS, step))))
         return dict(sorted(found.items()))
 
     def missing(self, ids: Iterable[str]) -> list[str]:
@@ -134,28 +174,32 @@ class Reader:
     @property
     def limit(self) -> int | None:
         """Bytes that all files of the store may take together; None is no limit."""
-        limit: int | None = self._setting("limit")
+        limit: int | None = self._setting("limit", _Limit)
         return limit
 
     @property
     def counters(self) -> dict[str, int]:
         """All counters: the caller's, ``refused``, and ``evicted_…`` by reason."""
-        return dict(self._query("SELECT name, value FROM counters ORDER BY name"))
+        found = self._query("SELECT name, value FROM counters ORDER BY name")
+        return self._typed(dict[str, int], dict(found))
 
     @property
     def meta(self) -> dict[str, str]:
         """All texts noted with ``set_meta``."""
-        return dict(self._query("SELECT key, value FROM meta ORDER BY key"))
+        return self._typed(
+            dict[str, str], dict(self._query("SELECT key, value FROM meta ORDER BY key"))
+        )
 
     def decided(self) -> Ledger:
         """What is noted about decided files, read in short parts."""
-        found: list[bytes] = [b"", b""]
-        after = 0
-        while rows := self._query(_DECIDED, (after,)):
-            for is_open in (0, 1):
-                found[is_open] += b"".join(row[2] for row in rows if row[1] == is_open)
-            after = rows[-1][0]
-        return Ledger(*found, int(self._setting("floor") or 0))
+        found: dict[int, list[bytes]] = {0: [], 1: []}
+        after = size = 0
+        while size <= LEDGER and (rows := self._query(_DECIDED, (after,))):
+            for after, is_open, marks in self._typed(list[_Noted], rows):
+                found[is_open].append(marks)
+                size += len(marks)
+        staying, leaving = (b"".join(found[is_open]) for is_open in (0, 1))
+        return Ledger(staying, leaving, self._setting("floor", int | None) or 0)
 
     @property
     def disk_bytes(self) -> int:
@@ -172,19 +216,20 @@ class Reader:
                 part = samples, labelled, uploaded, size
                 totals = [a + b for a, b in zip(totals, part, strict=True)]
         decisions, reasons, predicted = (dict(sorted(counter.items())) for counter in counts)
-        return Summary(
-            samples=totals[0],
-            decisions=decisions,
-            reasons=reasons,
-            predicted=predicted,
-            labelled=totals[1],
-            uploaded=totals[2],
-            payload_bytes=totals[3],
-            disk_bytes=self.disk_bytes,
-            limit=self.limit,
-            counters=self.counters,
-            gate=self.meta.get("gate_id", ""),
-        )
+        found = {
+            "samples": totals[0],
+            "decisions": decisions,
+            "reasons": reasons,
+            "predicted": predicted,
+            "labelled": totals[1],
+            "uploaded": totals[2],
+            "payload_bytes": totals[3],
+            "disk_bytes": self.disk_bytes,
+            "limit": self.limit,
+            "counters": self.counters,
+            "gate": self.meta.get("gate_id", ""),
+        }
+        return self._typed(Summary, found)
 
     def check(self) -> list[str]:
         """What is wrong with the file, one line each; empty is sound.
@@ -199,35 +244,33 @@ class Reader:
 
     def _part(
         self, sql: str, wanted: dict[str, Any], most: int = _PART_ROWS
-    ) -> list[tuple[Any, ...]]:
-        rows, size = [], 0
+    ) -> list[tuple[int, StoredSample]]:
+        """Samples with their keys, as many as make a part."""
+        found, size = [], 0
         with (
             sqlite_errors(self.path),
             snapshot(self._db),
             closing(self._db.execute(sql, wanted)) as cursor,
         ):
-            for row in cursor:
-                rows.append(row)
-                size += len(row[-1])
-                if len(rows) == most or size > _PART_BYTES:
+            for key, *row in cursor:
+                found.append((key, stored_sample(row)))
+                size += len(found[-1][1].payload)
+                if len(found) == most or size > _PART_BYTES:
                     break
-        return rows
+        return found
 
-    def _setting(self, name: str) -> Any:
+    def _setting(self, name: str, kind: type[T]) -> T:
         rows = self._query("SELECT value FROM settings WHERE name = ?", (name,))
-        return rows[0][0] if rows else None
+        return self._typed(kind, rows[0][0] if rows else None)
+
+    def _typed(self, kind: type[T], found: Any) -> T:
+        """What was read, once it is what a dripgate could have written. Raises StoreError."""
+        with sqlite_errors(self.path):
+            return typed(found, kind)
 
     def _query(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[Any]:
         with sqlite_errors(self.path), snapshot(self._db):
             return self._db.execute(sql, parameters).fetchall()
-
-
-def file_size(path: Path) -> int:
-    """Bytes; 0 where there is no such file."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def digest(id: object) -> bytes | None:

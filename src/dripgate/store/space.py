@@ -8,7 +8,9 @@ its journal can leave its part.
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 PAGE = 4096
 #: Smallest limit: the journal's part, the empty database, and room for a few samples.
@@ -86,10 +88,10 @@ class Victim(NamedTuple):
     """A stored sample that may have to go."""
 
     key: int
-    pool: str
+    pool: Pool
     uploaded: int
     worth: float | bytes
-    footprint: int
+    footprint: Annotated[int, msgspec.Meta(ge=0)]
 
     @property
     def rank(self) -> Rank:

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
@@ -20,6 +22,7 @@ from dripgate.types import Sample, Verdict
 
 _SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
 _NONE = Decided()
+_Share: Any = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
 _DEFAULTS: dict[str, Any] = {
     "limit": None,
     "quarantine_share": space.QUARANTINE_SHARE,
@@ -54,15 +57,15 @@ class Store(Writer):
         read_only: bool = False,
         clocks: Clocks = Clocks(),
     ) -> None:
-        self.path = Path(path).resolve()  # as SQLite does before it names the journal
+        super().__init__(Path(path).resolve())  # as SQLite does before it names the journal
         self.read_only = read_only
         self._tenure = Tenure(clocks)
         self._limit = None  # until _prepare has read it
         shares = {"quarantine_share": quarantine_share, "audit_share": audit_share}
         wanted = _settings(self.path, limit, shares)
         with schema.sqlite_errors(self.path), ExitStack() as stack:
-            self._db = schema.connect(self.path, create=not read_only)
-            stack.callback(self._db.close)
+            self._connection = schema.connect(self.path, create=not read_only)
+            stack.callback(self._connection.close)
             if read_only:
                 self._db.execute("PRAGMA query_only = ON")
             else:
@@ -295,7 +298,9 @@ class Store(Writer):
 
     def _know_settings(self) -> None:
         self._limit = self.limit
-        known = ((pool, self._setting(f"{pool}_share")) for pool in (Pool.QUARANTINE, Pool.AUDIT))
+        known = (
+            (pool, self._setting(f"{pool}_share", _Share)) for pool in (Pool.QUARANTINE, Pool.AUDIT)
+        )
         self._shares = {
             pool: _DEFAULTS[f"{pool}_share"] if share is None else share for pool, share in known
         }

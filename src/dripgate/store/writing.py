@@ -17,8 +17,8 @@ from typing import TypeVar
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
 from dripgate.store.age import Tenure
-from dripgate.store.reading import Reader, file_size
-from dripgate.store.records import Candidate, Decided, Wanted, candidate, clean_label
+from dripgate.store.reading import Reader
+from dripgate.store.records import Candidate, Decided, Wanted, candidate, clean_label, typed
 from dripgate.store.space import PAGE, SLACK, Pool, Victim
 from dripgate.types import Sample, Verdict
 
@@ -140,7 +140,8 @@ class Writer(Reader):
         self._db.execute("UPDATE samples SET time = ? WHERE key = ?", (time, key))
 
     def _begin_tenure(self) -> None:
-        self._tenure.begin(self._setting("ran") or 0.0, self._setting("wall"))
+        ran, wall = (self._setting(name, float | None) for name in ("ran", "wall"))
+        self._tenure.begin(ran or 0.0, wall)
 
     def _save_tenure(self) -> None:
         with self._transaction():
@@ -232,14 +233,14 @@ class Writer(Reader):
     def _left(self, pool: Pool) -> int:
         """Bytes that a pool has left of its share; negative where it has more than that."""
         share = int(space.max_pages(self._limit or 0) * PAGE * self._shares[pool])
-        return share - int(self._setting(_TAKEN[pool]))
+        return share - self._setting(_TAKEN[pool], int)
 
     def _victims(self, pool: Pool) -> Generator[Victim]:
         with (
             schema.sqlite_errors(self.path),
             closing(self._db.execute(_VICTIMS, (pool.value,))) as rows,
         ):
-            yield from map(Victim._make, rows)
+            yield from (typed(row, Victim) for row in rows)
 
     def _delete(
         self, wanted: Wanted, reason: str, now: float | None = None, ran: float | None = None
@@ -251,7 +252,7 @@ class Writer(Reader):
         asked = wanted._asdict() | {"before": oldest, "stored_before": ran}
         deleted = 0
         while rows := self._query(_MATCHING, asked):
-            self._evict([Victim._make(row) for row in rows], reason)
+            self._evict(self._typed(list[Victim], rows), reason)
             deleted += len(rows)
         return deleted
 
@@ -305,5 +306,5 @@ class Writer(Reader):
         """Whether one more row could take the journal out of its part of the limit."""
         if self._limit is None:
             return False
-        size = file_size(Path(f"{self.path}-journal"))
+        size = schema.file_size(Path(f"{self.path}-journal"))
         return size + space.row_journal_bound(self._limit) > space.journal_bound(self._limit)

@@ -3,7 +3,8 @@
 import msgspec
 
 from dripgate.data.layout import class_of
-from dripgate.gate_info import GateInfo
+from dripgate.errors import StoreError
+from dripgate.gate_info import GateInfo, noted
 from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
 from dripgate.store import Store
 from dripgate.stream.loop import saved_policy
@@ -48,7 +49,11 @@ def account(store: Store) -> Account | None:
     meta, saved = store.meta, saved_policy(store)
     if not saved or "gate" not in meta:
         return None
-    info = msgspec.json.decode(meta["gate"], type=GateInfo)
+    if (info := noted(meta)) is None:
+        raise StoreError(
+            f"{store.path}: the gate noted in it is damaged, or another dripgate's, so there is no "
+            "account of its policy; run the present gate into it"
+        )
     policy = Policy.restored(info, saved)
     estimates, why = _estimates(store, policy, info)
     counts = policy.counts

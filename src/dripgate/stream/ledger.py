@@ -37,7 +37,7 @@ class Ledger:
     def __init__(self, by: str = "", noted: Noted = Noted(b"", b"", 0)) -> None:
         self._key = hashlib.blake2b(by.encode(), digest_size=32).digest()
         self.by = self._key.hex()[:16]
-        self._tables = [np.sort(np.frombuffer(noted.marks + noted.leaving, "<u8")), _NONE]
+        self._tables = [np.sort(_unpacked(noted.marks + noted.leaving)), _NONE]
         self._recent: dict[int, int] = {}
         self._held = set[int]()
         self._noted = noted.marks != b""
@@ -131,6 +131,10 @@ class Ledger:
 def packed(marks: Iterable[tuple[int, int]]) -> Array:
     """Marks with their states as a store holds them: little-endian uint64 (n,)."""
     return np.array([mark | state for mark, state in marks], "<u8")
+
+
+def _unpacked(marks: bytes) -> Array:
+    return np.frombuffer(marks[: len(marks) // 8 * 8], "<u8").astype(np.uint64)
 
 
 def _status(status: os.stat_result, changed: int) -> bytes:
