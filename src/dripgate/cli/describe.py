@@ -130,8 +130,10 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
     if summary.lost:
         lines.append(f"lost         {summary.lost:>9,}  before a verdict: slower than the source")
     if summary.known:
-        lines.append(f"known        {summary.known:>9,}  files decided before by this gate and these "
-                     "options; --again decides them again")  # fmt: skip
+        lines.append(
+            f"known        {summary.known:>9,}  files decided before by this gate and these "
+            "options; --again decides them again"
+        )
     if summary.stayed:
         lines.append(f"stayed       {summary.stayed:>9,}  files that were to go; named above")
     lines += _reasons(summary.reasons)

@@ -69,7 +69,7 @@ def estimate(seen: Iterable[Seen], stream: Stream, classes: int) -> Estimates | 
     must be as likely to be labelled as any other of its stratum, and to be left by evictions.
     """
     numbers = ((one.label, one.predicted, one.propensity) for one in seen)
-    rows = np.fromiter(numbers, np.dtype((float, 3)))  # a million are 24 MB
+    rows: Array = np.fromiter(numbers, np.dtype((float, 3)))  # a million are 24 MB
     if not len(rows):
         return None
     label, right, weight = rows[:, 0], rows[:, 0] == rows[:, 1], 1 / rows[:, 2]

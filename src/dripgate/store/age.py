@@ -22,6 +22,9 @@ class Clocks(NamedTuple):
     steady: Callable[[], float] = time.monotonic
 
 
+MACHINE = Clocks()
+
+
 class Tenure:
     """The store's own clock: seconds that it was in use."""
 

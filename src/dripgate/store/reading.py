@@ -47,6 +47,7 @@ _DECIDED = "SELECT upto, open, marks FROM decided WHERE upto > ? ORDER BY upto L
 _PART_ROWS, _PART_BYTES = 256, 2**20
 _Marks: Any = Annotated[bytes, msgspec.Meta(max_length=LEDGER)]
 _Noted: Any = tuple[int, Literal[0, 1], _Marks]
+_Whole: Any = int | None
 _Limit: Any = Annotated[int, msgspec.Meta(ge=SMALLEST)] | None
 _FILES = ("", "-journal", "-wal", "-shm", "-lock")
 
@@ -195,11 +196,13 @@ class Reader:
         found: dict[int, list[bytes]] = {0: [], 1: []}
         after = size = 0
         while size <= LEDGER and (rows := self._query(_DECIDED, (after,))):
-            for after, is_open, marks in self._typed(list[_Noted], rows):
+            noted = self._typed(list[_Noted], rows)
+            for _, is_open, marks in noted:
                 found[is_open].append(marks)
                 size += len(marks)
+            after = noted[-1][0]
         staying, leaving = (b"".join(found[is_open]) for is_open in (0, 1))
-        return Ledger(staying, leaving, self._setting("floor", int | None) or 0)
+        return Ledger(staying, leaving, self._setting("floor", _Whole) or 0)
 
     @property
     def disk_bytes(self) -> int:

@@ -12,7 +12,7 @@ import msgspec
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
-from dripgate.store.age import UNSET, Clocks, Tenure
+from dripgate.store.age import MACHINE, UNSET, Clocks, Tenure
 from dripgate.store.reading import digest
 from dripgate.store.records import Decided, Put, Wanted, clean, clean_label
 from dripgate.store.size import format_size, parse_size
@@ -55,7 +55,7 @@ class Store(Writer):
         quarantine_share: float | None = None,
         audit_share: float | None = None,
         read_only: bool = False,
-        clocks: Clocks = Clocks(),
+        clocks: Clocks = MACHINE,
     ) -> None:
         super().__init__(Path(path).resolve())  # as SQLite does before it names the journal
         self.read_only = read_only

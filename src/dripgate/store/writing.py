@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
@@ -56,6 +56,7 @@ _EVICTED = {
 _REFUSED = {
     Pool.QUARANTINE: "refused_quarantine", Pool.AUDIT: "refused_audit", Pool.KEEP: "refused"
 }  # fmt: skip
+_Seconds: Any = float | None
 #: Where bytes in a pool are counted, for those that have a share.
 _TAKEN = {Pool.QUARANTINE: "quarantined", Pool.AUDIT: "audited"}
 
@@ -130,7 +131,7 @@ class Writer(Reader):
                 self._db.execute("INSERT INTO decided VALUES (?, ?, ?, ?)", row)
         oldest = (last - space.ledger_bound(self._limit),)
         if decided.crowded:
-            floor, = self._db.execute("SELECT max(newest) FROM decided WHERE upto <= ?", oldest)
+            (floor,) = self._db.execute("SELECT max(newest) FROM decided WHERE upto <= ?", oldest)
             if floor[0]:
                 self._db.execute(_SET, ("floor", floor[0]))
         self._db.execute("DELETE FROM decided WHERE upto <= ?", oldest)
@@ -140,7 +141,7 @@ class Writer(Reader):
         self._db.execute("UPDATE samples SET time = ? WHERE key = ?", (time, key))
 
     def _begin_tenure(self) -> None:
-        ran, wall = (self._setting(name, float | None) for name in ("ran", "wall"))
+        ran, wall = (self._setting(name, _Seconds) for name in ("ran", "wall"))
         self._tenure.begin(ran or 0.0, wall)
 
     def _save_tenure(self) -> None:

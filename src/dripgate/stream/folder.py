@@ -157,17 +157,17 @@ class Folder(Feed):
         return self._once() if self._path.is_dir() else self._archive()
 
     @property
-    def known(self) -> int:
+    def known(self) -> int:  # type: ignore[override]  # a number all the same
         """Files that were decided before, and are not decided again."""
         return self._met + (self._growing.known if self._growing else 0)
 
     @property
-    def stayed(self) -> int:
+    def stayed(self) -> int:  # type: ignore[override]
         """Files that were to be removed or moved, and stay all the same."""
         return self._stayed
 
     @property
-    def restless(self) -> list[str]:
+    def restless(self) -> Sequence[str]:  # type: ignore[override]
         """Files that were not read because they go on changing."""
         return self._growing.restless if self._growing else []
 
@@ -328,7 +328,7 @@ class Folder(Feed):
         if cause:
             self._stayed += 1
             self._ledger.note((mark for mark, _ in marks), STAYS)  # no more tries in this run
-            folder = os.path.dirname(file.found.path)
+            folder = Path(file.found.path).parent
             self._tree.once(f"stays {folder} {cause}", (
                 f"{one_line(file.found.path)}: decided, but stays: {cause} (other files of its "
                 "folder are not named)"

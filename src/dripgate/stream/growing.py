@@ -85,7 +85,7 @@ class Growing:
     @property
     def restless(self) -> list[str]:
         """Names of files that wait because they go on changing."""
-        return [name for name in self._waiting]
+        return list(self._waiting)
 
     def _choose(self, found: Iterator[tuple[Found, bool]]) -> list[Found]:
         """Of files that are not known those that have settled; the others are watched."""

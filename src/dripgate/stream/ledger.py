@@ -24,6 +24,7 @@ DROPPED, STORED, STAYS, GIVEN = 1, 2, 3, 4
 TABLE = 3_000_000
 _RECENT = 2048
 _STATE = 3
+_NOTHING = Noted(b"", b"", 0)
 _NONE = np.zeros(0, np.uint64)
 
 
@@ -34,7 +35,7 @@ class Ledger:
     as the store has it.
     """
 
-    def __init__(self, by: str = "", noted: Noted = Noted(b"", b"", 0)) -> None:
+    def __init__(self, by: str = "", noted: Noted = _NOTHING) -> None:
         self._key = hashlib.blake2b(by.encode(), digest_size=32).digest()
         self.by = self._key.hex()[:16]
         self._tables = [np.sort(_unpacked(noted.marks + noted.leaving)), _NONE]

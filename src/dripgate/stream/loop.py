@@ -203,7 +203,11 @@ def _batches(feed: Feed, caution: Caution, latency: float) -> Iterator[list[Samp
             batch.append(sample)
             held += len(sample.payload)
         late = bool(batch) and time.monotonic() - began >= latency
-        if len(batch) >= caution.size or held >= BATCH_BYTES or (late and (sample is None or latency)):
+        if (
+            len(batch) >= caution.size
+            or held >= BATCH_BYTES
+            or (late and (sample is None or latency))
+        ):
             yield batch
             batch, held = [], 0
         elif sample is None:

@@ -134,5 +134,5 @@ def _exif_time(payload: bytes) -> float | None:
         offset = f"{tags.get(_OFFSET, '')}".strip("\0 ")
         if offset:
             return datetime.strptime(f"{text} {offset}", "%Y:%m:%d %H:%M:%S %z").timestamp()
-        return datetime.strptime(text, "%Y:%m:%d %H:%M:%S").timestamp()  # noqa: DTZ007 - local
+        return datetime.strptime(text, "%Y:%m:%d %H:%M:%S").timestamp()
     return None

@@ -1,9 +1,10 @@
 """What a run that lasts does beside deciding: it sends, forgets what is too old, and reports.
 
 What could not be decoded is named when it happens. A clock that jumps is noticed, and the times
-of what was read by it are put right. A report is one line of JSON for the journal, and the same numbers as a file that Prometheus'
-node_exporter collects, written whole or not at all. Totals are the store's counters: they go on
-after a restart. Metrics that cannot be written are told once and stop nothing.
+of what was read by it are put right. A report is one line of JSON for the journal, and the same
+numbers as a file that Prometheus' node_exporter collects, written whole or not at all. Totals are
+the store's counters: they go on after a restart. Metrics that cannot be written are told once and
+stop nothing.
 """
 
 import math
@@ -128,14 +129,18 @@ class Service:
         jump, self._ahead = wall - now - self._ahead, wall - now
         if abs(jump) > JUMP:
             self._jumped = 2  # what is being decided now was read before, and is stored later
-            self._log(f"the clock was set {'forward' if jump > 0 else 'back'} by {abs(jump):,.0f} s")
+            self._log(
+                f"the clock was set {'forward' if jump > 0 else 'back'} by {abs(jump):,.0f} s"
+            )
         if self._jumped:
             self._jumped -= 1
             self._put_right(self._since)
 
     def _put_right(self, since: int | None) -> None:
         if corrected := self._store.put_right(self._wall(), since=since):
-            self._log(f"{corrected:,} samples were read by a wrong clock; their times are put right")
+            self._log(
+                f"{corrected:,} samples were read by a wrong clock; their times are put right"
+            )
 
     def report(self, summary: Summary) -> None:
         """Write the line and the file now."""
@@ -153,10 +158,11 @@ class Service:
                 write_whole(self._metrics, render(values))
                 self._no_metrics = ""
             except OSError as error:
-                if error.strerror != self._no_metrics:
+                cause = error.strerror or "no reason given"
+                if cause != self._no_metrics:
                     self._log(f"{one_line(str(self._metrics))}: metrics cannot be written "
-                              f"({error.strerror}); check folder and rights")  # fmt: skip
-                self._no_metrics = error.strerror
+                              f"({cause}); check folder and rights")  # fmt: skip
+                self._no_metrics = cause
 
     def _values(self, summary: Summary) -> dict[str, float]:
         counters, passed = self._store.counters, self._clock() - self._reported
