@@ -1,11 +1,14 @@
 import os
 import re
+import shutil
 import tarfile
 import time
 import tracemalloc
 from itertools import islice
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dripgate.data import iter_files
 from dripgate.errors import DataError, UnreadableError
@@ -110,6 +113,34 @@ def test_too_large_is_a_sample_that_decodes_to_its_cause(folder, follow):
     with pytest.raises(UnreadableError):
         decode(big.payload, ImageInput(height=1, width=1, channels=1))
     assert (fits.payload, fits.problem) == (b"x" * 100, "")
+
+
+@pytest.mark.parametrize("packed", ["", "tar", "zip"])
+def test_a_sample_s_time_is_when_it_was_taken(tmp_path, packed):
+    """By the file; and by the picture, where it says so."""
+    folder, march = tmp_path / "card", 1_772_352_000
+    folder.mkdir()
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: "2026:03:02 06:00:00", 0x9011: "+01:00"})
+    for name, tags in (("plain.jpg", None), ("told.jpg", exif)):
+        pixels = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(folder / name, **({"exif": tags} if tags else {}))
+        os.utime(folder / name, (march, march))
+    (folder / "future.jpg").write_bytes((folder / "plain.jpg").read_bytes() + b" ")
+    os.utime(folder / "future.jpg", (march * 2, march * 2))
+    source = folder
+    if packed:
+        source = shutil.make_archive(str(tmp_path / "packed"), packed, folder)
+    times = {
+        how: {sample.source: sample.time for sample in watch(source, times=how)}
+        for how in ("read", "mtime", "exif")
+    }
+    now = time.time()
+    assert all(now - 300 < one <= now for one in times["read"].values())
+    assert times["mtime"]["plain.jpg"] == times["mtime"]["told.jpg"] == march
+    assert now - 300 < times["mtime"]["future.jpg"] <= now, "no such time yet"
+    assert times["exif"]["plain.jpg"] == march
+    assert times["exif"]["told.jpg"] == march + 86_400 + 5 * 3600
 
 
 # Growing ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -47,7 +48,8 @@ def from_tar(path: Path, limit: int, wanted: Wanted, unused: Pass) -> Iterator[F
             else:
                 unused(f"more than {LINKS:,} hard links", name)
         elif member.isreg():
-            yield File(name, *(read(limit) if wanted(name) else (b"", "")))
+            content = read(limit) if wanted(name) else (b"", "")
+            yield File(name, *content, float(member.mtime))
         elif not member.isdir():
             unused(_STRANGE_KINDS.get(member.type, "no regular file"), name)
     if links:
@@ -68,7 +70,7 @@ def _linked(
             asked = {link: wanted(link) for link in of.pop(name)}
             content = read(limit) if any(asked.values()) else (b"", "")
             for link, is_wanted in asked.items():
-                yield File(link, *(content if is_wanted else (b"", "")))
+                yield File(link, *(content if is_wanted else (b"", "")), float(member.mtime))
     for names in of.values():
         for name in names:
             unused("a hard link to nothing in the archive", name)
@@ -187,13 +189,20 @@ def from_zip(path: Path, limit: int, wanted: Wanted, unused: Pass) -> Iterator[F
             else:
                 if guessed:
                     unused(NO_ENCODING, name)
-                yield File(
-                    name, *(_unzipped(archive, member, limit) if wanted(name) else (b"", ""))
-                )
+                content = _unzipped(archive, member, limit) if wanted(name) else (b"", "")
+                yield File(name, *content, _zip_time(member))
 
 
 #: Not a reason to leave a member out: its name may be wrong.
 NO_ENCODING = "a name in no known encoding, read as code page 437 (pack again with names in UTF-8)"
+
+
+def _zip_time(member: zipfile.ZipInfo) -> float | None:
+    """A zip has the time of the place where it was made, to two seconds: taken as our place's."""
+    try:
+        return datetime(*member.date_time).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:

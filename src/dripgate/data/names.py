@@ -10,11 +10,14 @@ Side = Literal["train", "test"]
 
 
 class File(NamedTuple):
-    """problem: why payload is empty although the file is not; else the empty string."""
+    """problem: why payload is empty although the file is not; else the empty string. time: of the
+    last change in seconds since the epoch, where an archive says it.
+    """
 
     name: str
     payload: bytes
     problem: str = ""
+    time: float | None = None
 
 
 class LabelledFile(NamedTuple):

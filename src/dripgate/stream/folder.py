@@ -217,7 +217,7 @@ class Folder(Feed):
                 self._met += 1
             else:
                 under_way = _UnderWay(None, marks, marks[0], file.name)
-                taken = taken_at(self._times, file.payload, None)
+                taken = taken_at(self._times, file.payload, file.time, self._clock)
                 if not self._begun:
                     yield from samples(file.payload, file.problem, file.name, self._spec, taken)
                     continue
