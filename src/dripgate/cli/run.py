@@ -18,6 +18,7 @@ from dripgate.cli.broker import (
     sending_options,
 )  # fmt: skip
 from dripgate.cli.common import Stop, json_option, say, show
+from dripgate.cli.seen import Watching
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
@@ -92,6 +93,7 @@ def command(
     address = options["uplink"] and parse_address(options["uplink"])
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source
+    watching = Watching(opened.info.classes, opened.info.input)
     with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
         service = Service(
             kept,
@@ -111,6 +113,7 @@ def command(
                 batch=batch,
                 latency=options["latency"],
                 rules=rules,
+                on_verdicts=watching,
                 on_turn=turn,
             )
         if uplink:
@@ -119,11 +122,12 @@ def command(
             service.report(summary)
         on_disk, left = kept.disk_bytes, kept.backlog
         sent = uplink.state if uplink else None
-    lines = describe.run(summary, store, on_disk)
+    seen = watching.after(None if lasting else Path(source).expanduser())
+    lines = describe.run(summary, store, on_disk) + seen.lines()
     show(
         lines + (describe.uplink(sent, left) if sent else []),
         {"gate": str(gate), "source": source, "store": str(store), "store_bytes": on_disk,
-         "summary": summary, "uplink": sent},
+         "summary": summary, "found": seen, "uplink": sent},
         json_path,
     )  # fmt: skip
     if sent:

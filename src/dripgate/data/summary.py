@@ -22,7 +22,7 @@ def summary(
     unused = Unused(dict(table.finding.unused.reasons))
     unreadable: dict[str, int] = defaultdict(int)
     for entry in table.skipped:
-        unused.add(entry.cause, entry.name)
+        unused.add_unreadable(entry.cause, entry.name)
         unreadable[entry.label] += 1
     learned, tested = (np.bincount(part.y, minlength=len(classes)) for part in (train, test))
     rows = [
