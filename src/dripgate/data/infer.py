@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from math import prod
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -138,10 +139,13 @@ def _audio_input(name: str, probed: list[_Probed]) -> Inferred:
 
 def _array_input(name: str, probed: list[_Probed]) -> Inferred:
     shapes = [one.header.shape for one in probed if isinstance(one.header, ArrayHeader)]
-    shape = _most_common(shapes)
+    shape = max(Counter(shapes).items(), key=lambda item: item[1])[0]
+    if not prod(shape) or not shape:
+        raise DataError(f"{name}: arrays of shape {shape}, without values; save one per sample")
     if shapes.count(shape) * 2 <= len(shapes):
-        first = {one.header.shape: one.name for one in reversed(probed)
-                 if isinstance(one.header, ArrayHeader)}  # fmt: skip
+        first: dict[tuple[int, ...], str] = {}
+        for one, its_shape in zip(probed, shapes, strict=True):
+            first.setdefault(its_shape, one.name)
         found = ", ".join(f"{s} in {file}" for s, file in list(first.items())[:3])
         raise DataError(f"{name}: arrays of different shapes ({found}); make all of one shape")
     return Inferred(ArrayInput(shape=shape), [])
