@@ -149,3 +149,20 @@ def test_the_data_set_of_a_name_is_said_where_a_folder_has_it_too(train, tmp_pat
     code, found, err = train("digits")
     assert (code, len(found["classes"])) == (0, 10)
     assert "  note: digits is the data set of that name; write ./digits for the folder here" in err
+
+
+def test_the_cache_is_emptied_and_nothing_else(train, dripgate, photos, tmp_path, monkeypatch):
+    """Case 44."""
+    monkeypatch.setenv("DRIPGATE_CACHE", str(tmp_path / "cache"))
+    assert train(photos)[0] == 0
+    (tmp_path / "cache/data").mkdir()
+    code, out, _ = dripgate("purge", "--cache")
+    assert code == 0
+    assert out.startswith(f"{tmp_path / 'cache/decoded'}: 1 decoded copies deleted, ")
+    assert list((tmp_path / "cache/decoded").iterdir()) == []
+    assert (tmp_path / "cache/data").is_dir()
+    assert dripgate("purge", "--cache")[0] == 0
+    for arguments, cause in [((), "which store?"), ((photos / "dark/000.png", "--cache"), "both")]:
+        code, _, err = dripgate("purge", *arguments)
+        assert code == 2
+        assert cause in err.splitlines()[-1]

@@ -152,6 +152,13 @@ def test_memory_stays_below_what_the_header_says(tmp_path, form, mode):
     assert taken < allowed + 1
 
 
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded():
+    whole = saved(Image.new("L", (500, 500)), progressive=True)
+    scan = whole[whole.index(b"\xff\xda") : -2]
+    bomb = whole[:-2] + scan * 2000 + b"\xff\xd9"
+    assert "scans, more than the limit of 100" in refused(bomb, GREY)
+
+
 # What is no picture of its own -------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from dripgate.data.cache import remembered
 from dripgate.data.sources import Source
 from dripgate.errors import DataError, UnreadableError
 from dripgate.media import ArrayHeader, AudioHeader, ImageHeader, levels, probe
@@ -49,6 +50,10 @@ def infer_input(source: Source) -> InputSpec:
 
 def infer(source: Source) -> Inferred:
     """As infer_input, with what is to be said about the choice. Raises DataError."""
+    return remembered(source, Inferred, lambda: _infer(source))
+
+
+def _infer(source: Source) -> Inferred:
     probed, cause = _headers(source)
     if not probed:
         raise DataError(f"{source.name}: no file is an image, audio or a .npy array ({cause})")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dripgate.errors import UnreadableError
-from dripgate.media.jpeg import lost
+from dripgate.media.jpeg import endless, lost
 from dripgate.media.limits import DEFAULT_LIMITS, Limits, guard
 from dripgate.types import Array, ImageInput
 
@@ -136,6 +136,8 @@ def decode_image(payload: bytes, spec: ImageInput, limits: Limits) -> Array:
         enough = (2 * spec.width, 2 * spec.height)
         image.draft(None, enough)
         _check_memory(image, limits, whole)
+        if image.format == "JPEG" and (why := endless(payload)):
+            raise UnreadableError(why)
         image.load()
         if image.format == "JPEG" and (why := lost(payload, image, enough)):
             raise UnreadableError(why)
