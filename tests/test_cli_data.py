@@ -49,9 +49,9 @@ def test_train_says_what_was_found_and_what_is_not_used(train, photos):
     code, found, err = train(photos)
     assert code == 0
     lines = err.splitlines()
-    assert any("photos: " in line and "in 2 classes, 2 files not used" in line for line in lines)
+    assert any("photos: " in line and "in 2 classes, 2 files skipped" in line for line in lines)
     assert any(line.split()[:2] == ["class", "dark"] for line in lines)
-    assert "  not used 1: beside the class folders (README)" in lines
+    assert "  skipped 1: README: beside the class folders" in lines
     assert "  note: class heic: none of its 1 files can be read, so no model will know it" in lines
     assert {row["name"]: row["train"] + row["test"] for row in found["found"]["classes"]} == {
         "dark": 40, "light": 40, "heic": 0,
@@ -138,8 +138,8 @@ def test_run_says_where_samples_came_from_and_what_was_passed_over(dripgate, loo
         line.startswith("  note: 1 samples have an EXIF rotation, which is not applied: elsewhere/")
         for line in lines
     )
-    assert "  not used 1: hidden, or left by a system (.hidden)" in lines
-    assert "  not used 1: a link that leads out of the folder (away)" in lines
+    assert "  skipped 1: .hidden: hidden, or left by a system" in lines
+    assert "  skipped 1: away: a link that leads out of the folder" in lines
 
 
 def test_the_data_set_of_a_name_is_said_where_a_folder_has_it_too(train, tmp_path, monkeypatch):

@@ -70,8 +70,9 @@ def test_everything_that_is_not_used_is_counted_by_reason_with_examples(tree, pe
     }
     assert found.unused["beside the class folders"].examples == ["README", "extra.png"]
     lines = describe.data(found)
-    assert lines[0].endswith("in 2 classes, 10 files not used")
-    assert "  not used 1: empty file (dog/empty.png)" in lines
+    assert lines[0].endswith("in 2 classes, 10 files skipped")
+    assert "  skipped 1: dog/empty.png: empty file" in lines
+    assert "  skipped 2: README, extra.png: beside the class folders" in lines
 
 
 def test_files_in_a_split_but_in_no_class_are_counted(tree, pets):
@@ -306,3 +307,44 @@ def test_a_folder_that_is_called_like_a_data_set_is_mentioned(tmp_path, monkeypa
         "digits is the data set of that name; write ./digits for the folder here"
     )
     assert shadowed("./digits") == shadowed("other") == ""
+
+
+@pytest.mark.parametrize("form", ["folder", "set.tar", "set.zip"])
+def test_a_class_without_files_is_counted(tree, pets, tmp_path, form):
+    folder = tree(pets)
+    (folder / "eel").mkdir()
+    (folder / "fox/deep").mkdir(parents=True)
+    path = folder
+    if form == "set.tar":
+        path = tmp_path / form
+        with tarfile.open(path, "w") as archive:
+            archive.add(folder, ".")
+    elif form == "set.zip":
+        path = tmp_path / form
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(folder.rglob("*")):
+                archive.write(file, file.relative_to(folder))
+    pile = load(path, SPEC).found.unused["an empty folder"]
+    assert sorted(pile.examples) == ["eel", "fox/deep"]
+
+
+def test_classes_that_differ_in_case_only_are_said(tree, pets, picture):
+    files = pets | {f"Cat/{i}.png": picture(700 + i, size=(6, 5)) for i in range(20)}
+    (note,) = load(tree(files), SPEC).found.notes
+    assert note == "classes that differ in upper and lower case or spaces only: 'Cat' and 'cat'"
+
+
+def test_classes_that_are_not_tested_are_said(tree, pets):
+    files = {f"train/{name}": payload for name, payload in pets.items()}
+    files |= {"test/cat/1.png": pets["cat/00.png"] + b"\n"}
+    (note,) = load(tree(files), SPEC).found.notes
+    assert note == "not in test, so nothing says how well they are known: dog"
+
+
+def test_a_folder_that_cannot_be_listed_is_counted(tree, pets):
+    folder = tree(pets)
+    (folder / "eel").mkdir(mode=0)
+    if os.access(folder / "eel", os.R_OK):
+        pytest.skip("this user may list everything")
+    reason = "a folder that cannot be listed: Permission denied"
+    assert unused(load(folder, SPEC).found) == {reason: 1}

@@ -115,6 +115,19 @@ def test_one_picture_s_two_spellings_are_one_class(tree, picture):
     assert found(folder) == {(None, two), (None, "tea")}
 
 
+def test_archives_inside_of_an_archive_are_named(pack):
+    path = pack({"train.zip": b"PK", "test.zip": b"PK", "README": b"x"}, "set.zip")
+    with pytest.raises(DataError, match="2 archives inside, which are not opened; unpack them"):
+        found(path)
+
+
+def test_classes_that_lie_deeper_are_said():
+    notes = Layout.of(files("animals/cat", "animals/dog", "plants/rose"), "set").notes
+    assert notes[0].startswith("all files lie in sub-folders (animals/cat, animals/dog, …)")
+    for same in (("cat/may", "cat/june", "dog/may"), ("cat", "dog/may"), ("cat/may", "dog/june")):
+        assert Layout.of(files(*same), "set").notes == ()
+
+
 # The same rule for what a device stored ----------------------------------------------------------
 
 

@@ -195,10 +195,14 @@ def test_rotations_are_remarked_on():
     exif = Image.Exif()
     exif[0x0112] = 6
     turned, plain = saved(scene(), exif=exif), saved(scene())
-    assert remarks(turned) == ["an EXIF rotation, which is not applied"]
+    for form in ("JPEG", "PNG", "WEBP", "TIFF"):
+        there = saved(scene(), form, exif=exif)
+        assert remarks(there, RGB) == ["an EXIF rotation, which is not applied"]
+        assert remarks(saved(scene(), form), RGB) == []
     assert (decode(turned, RGB) == decode(plain, RGB)).all()
     exif[0x0112] = 1
-    assert remarks(plain) == remarks(saved(scene(), exif=exif)) == remarks(b"text") == []
+    for payload in (plain, saved(scene(), exif=exif), b"text"):
+        assert remarks(payload, RGB) == []
 
 
 # More than eight bits (case 22) ------------------------------------------------------------------
@@ -265,8 +269,19 @@ def test_an_input_without_a_range_is_written_as_before():
 def test_colour_of_16_bits_is_remarked_on():
     values = np.zeros((4, 4, 3), np.uint8)
     payload = bytearray(saved(Image.fromarray(values), "PNG"))
-    assert remarks(bytes(payload)) == []
+    assert remarks(bytes(payload), RGB) == []
     payload[24] = 16  # the bit depth in the header
-    assert remarks(bytes(payload)) == [
+    assert remarks(bytes(payload), RGB) == [
         "colour of 16 bits per channel, of which the upper 8 are used"
     ]
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_16_bits_that_a_model_has_no_range_for_are_remarked_on(form):
+    values = np.full((9, 9), 29_400, np.uint16)
+    payload = saved(Image.fromarray(values), form)
+    assert remarks(payload, GREY) == [
+        "16 bits per pixel, of which the upper 8 are used (see --range)"
+    ]
+    assert remarks(payload, ImageInput(height=9, width=9, channels=1, range=(1, 2))) == []
+    assert remarks(saved(Image.new("L", (9, 9)), form), GREY) == []

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from dripgate.data import load
+from dripgate.data import label_of, load
 from dripgate.policy import Rules
 from dripgate.store import Store
 from dripgate.stream.account import account
@@ -32,6 +32,14 @@ def test_retrain_takes_the_class_folder_however_deep_its_files_lie(loop, stream,
         found = collect(store, classifier, {})
     assert found.y.tolist() == labels
     assert found.unlabelled == 0
+
+
+def test_a_label_in_another_normal_form_is_the_same_label():
+    classes = {"café", "tea"}
+    assert label_of("cafe\u0301", "x/1.png", classes) == "café"
+    assert label_of(None, "cafe\u0301/1.png", classes) == "café"
+    assert label_of("", "tea/site/1.png", classes) == "tea"
+    assert label_of("cake", "tea/1.png", classes) == "cake"
 
 
 def test_inspect_counts_the_same_labels(gate, stream, tmp_path):

@@ -41,7 +41,7 @@ class Watching:
     """Counts what comes by; given to ``run`` as on_verdicts. classes: those of the gate."""
 
     def __init__(self, classes: Collection[str], spec: InputSpec) -> None:
-        self._classes, self._images = frozenset(classes), isinstance(spec, ImageInput)
+        self._classes, self._spec = frozenset(classes), spec
         self.seen, self._folders = Seen(), Counter[str]()
 
     def __call__(self, pairs: list[tuple[Sample, Verdict]]) -> None:
@@ -51,8 +51,8 @@ class Watching:
                 self._folders[label] += 1
             else:
                 self.seen.elsewhere += 1
-            if self._images and verdict.reason is not Reason.UNREADABLE:
-                for remark in remarks(sample.payload):
+            if isinstance(self._spec, ImageInput) and verdict.reason is not Reason.UNREADABLE:
+                for remark in remarks(sample.payload, self._spec):
                     self.seen.remarks.add(remark, sample.source)
 
     def after(self, path: Path | None) -> Seen:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import msgspec
 
-from dripgate.data.layout import class_of
+from dripgate.data.layout import label_of
 from dripgate.gate_info import GateInfo
 from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
 from dripgate.store import Store
@@ -89,7 +89,7 @@ def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates 
     known = {name: index for index, name in enumerate(info.classes)}
     seen = []
     for one in store.outcomes():
-        label = known.get(one.label or class_of(one.source, known) or "")
+        label = known.get(label_of(one.label, one.source, known) or "")
         if label is not None and one.propensity:
             seen.append(Seen(label, one.predicted, one.propensity))
     found = estimate(seen, stream, len(info.classes))
