@@ -305,6 +305,17 @@ def test_every_class_is_asked_not_the_first_alone(tree, pack, recording, backgro
     assert lengths.startswith("recordings of 1 to 1.5 s: windows of 1.5 s")
 
 
+def test_the_input_of_an_archive_is_remembered_until_it_changes(pack, picture):
+    files = {f"{c}/{i}.png": picture(i, size=(6, 5)) for c in "ab" for i in range(3)}
+    first = infer(open_source(pack(files, "set.tar.gz")))
+    (kept,) = (cache_root() / "inferred").iterdir()
+    assert infer(open_source(kept.parents[2] / "set.tar.gz")) == first
+    other = {f"{c}/{i}.png": picture(i, size=(8, 9)) for c in "ab" for i in range(3)}
+    assert infer(open_source(pack(other, "set.tar.gz"))).spec.shape == (9, 8, 3)
+    kept.write_bytes(b"{")
+    assert infer(open_source(pack(files, "set.tar.gz"))).spec == first.spec
+
+
 def test_arrays_have_their_shape(tree, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((3, 4)))
     payload = (tmp_path / "x.npy").read_bytes()

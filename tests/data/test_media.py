@@ -294,6 +294,14 @@ def test_a_wav_whose_sizes_were_never_written_is_read_to_its_end(recording):
         assert probe(bytes(whole)) == AudioHeader(8000, 800, 1)
 
 
+@pytest.mark.parametrize("told", [0, 2**64 - 1])
+def test_the_same_of_a_wav_for_more_than_4_gb(told):
+    pcm = np.arange(800, dtype=np.int16)
+    whole = bytearray(wav(pcm, form="RF64"))
+    whole[20:28] = whole[28:36] = told.to_bytes(8, "little")
+    assert (decode(bytes(whole), SOUND) == pcm).all()
+
+
 def test_a_riff_size_that_counts_its_own_header_is_no_truncation(recording):
     whole = bytearray(recording())
     whole[4:8] = len(whole).to_bytes(4, "little")

@@ -368,6 +368,14 @@ def test_pcm_that_is_not_what_was_said_is_refused(rate, channels, wav, cause):
     assert len(heard(sound.tobytes(), spec, channels=1)) == 2
 
 
+@pytest.mark.parametrize("form", ["FLAC", "OGG", "AU", "AIFF"])
+def test_other_formats_on_the_pipe_are_no_pcm(form):
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(800), 8000, format=form)
+    with pytest.raises(DataError, match=r"begins as .*; write 16-bit PCM"):
+        heard(file.getvalue(), AudioInput(rate=8000, length=800))
+
+
 def test_a_wav_of_floats_is_refused():
     file = io.BytesIO()
     soundfile.write(file, np.zeros(800), 8000, format="WAV", subtype="FLOAT")

@@ -50,7 +50,7 @@ def data(found: Found) -> list[str]:
     lines = [
         f"{printable(found.name)}: {train:,} train and {test:,} test samples in "
         f"{sum(row.train + row.test > 0 for row in found.classes)} classes, "
-        f"{found.not_used:,} files not used"
+        f"{found.not_used:,} files skipped"
     ]
     for row in found.classes[:_ROWS]:
         gone = f", {row.unreadable:,} cannot be read" if row.unreadable else ""
@@ -68,12 +68,13 @@ def data(found: Found) -> list[str]:
 
 def unused(piles: Mapping[str, Pile]) -> list[str]:
     """What was not used, in lines for people: by reason, the largest first, with examples."""
-    ordered = sorted(piles.items(), key=lambda item: -item[1].count)
-    return [
-        f"  not used {pile.count:,}: {printable(reason)} ({printable(', '.join(pile.examples))}"
-        f"{', …' if pile.count > len(pile.examples) else ''})"
-        for reason, pile in ordered
-    ]
+    lines = []
+    for reason, pile in sorted(piles.items(), key=lambda item: -item[1].count):
+        more = ", …" if pile.count > len(pile.examples) else ""
+        # Causes that differ in their numbers are with the examples.
+        text = f"{', '.join(pile.examples)}{more}" + ("" if "…" in reason else f": {reason}")
+        lines.append(f"  skipped {pile.count:,}: {printable(text)}")
+    return lines
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dripgate.cli.reading import read
-from dripgate.data import Dataset, infer_input, open_source
+from dripgate.data import Dataset, Reading, infer_input, open_source
 from dripgate.errors import UserError
 from dripgate.training.classifier import (
     Classifier,
@@ -19,14 +19,15 @@ from dripgate.types import ImageInput, InputSpec, Normalize, Preprocessing
 
 
 def open_model(
-    data: str, model: str, weights: Path | None, size: int | None, mean: str | None, std: str | None
-) -> tuple[Classifier, Dataset]:
+    data: str, model: str, weights: Path | None, size: int | None, mean: str | None,
+    std: str | None, reading: Reading = "auto",
+) -> tuple[Classifier, Dataset]:  # fmt: skip
     """The classifier and the data decoded for it.
 
     For weights that do not say what they take, the input is inferred from the data, the classes
     are the data's, in sorted order, and images are normalised with mean and std.
     """
-    source = open_source(data)
+    source = open_source(data, reading=reading)
 
     def describe(arch: str) -> ModelInfo:
         spec = infer_input(source)
@@ -38,7 +39,7 @@ def open_model(
         )
 
     classifier = load_classifier(model, weights, describe)
-    return classifier, read(data, spec=classifier.info.input)
+    return classifier, read(data, spec=classifier.info.input, reading=reading)
 
 
 def _preprocessing(spec: InputSpec, mean: str | None, std: str | None) -> Preprocessing:

@@ -16,8 +16,10 @@ from dripgate.cli.common import (
     show,
 )
 from dripgate.cli.models import model_options, open_model
+from dripgate.cli.reading import layout_option
 
 if TYPE_CHECKING:
+    from dripgate.data import Reading
     from dripgate.training.retrain import Weigh
 
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="What the model was first trained on.")
 @model_options
+@layout_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New model file.")
 @click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
 def command(
     store: Path, data: str, model: str, weights: Path | None, size: int | None, mean: str | None,
     std: str | None, out: Path, gate_out: Path | None, labels: Path | None, from_scratch: bool,
-    steps: int | None, weigh: "Weigh", keep: str, seed: int, json_path: Path | None,
+    steps: int | None, weigh: "Weigh", reading: "Reading", keep: str, seed: int,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
     import msgspec
@@ -56,7 +60,7 @@ def command(
         parent_of(path)
     given = read_labels(labels) if labels else {}
     wanted = parse_keep(keep)
-    classifier, dataset = open_model(data, model, weights, size, mean, std)
+    classifier, dataset = open_model(data, model, weights, size, mean, std, reading)
     recipe = classifier.info.recipe if from_scratch else onward(classifier.info.recipe)
     recipe = msgspec.structs.replace(recipe, seed=seed, steps=steps or recipe.steps)
     with progress(recipe.steps, "retraining") as step:

@@ -18,6 +18,7 @@ from dripgate.cli.broker import (
     sending_options,
 )  # fmt: skip
 from dripgate.cli.common import Stop, json_option, parent_of, say, show
+from dripgate.cli.seen import Watching
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
@@ -26,6 +27,7 @@ from dripgate.stream.loop import BATCH, Summary, run
 from dripgate.stream.reading import TIMES
 from dripgate.stream.service import Service
 from dripgate.stream.sources import How, check_source, open_source
+from dripgate.types import Sample, Verdict
 
 _SAID_EVERY = 1000
 
@@ -118,6 +120,7 @@ def command(
         parent_of(json_path)
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source
+    watching = Watching(opened.info.classes, opened.info.input)
     with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
         service = Service(
             kept,
@@ -132,6 +135,11 @@ def command(
             own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=say
         )
         with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
+
+            def told(pairs: list[tuple[Sample, Verdict]]) -> None:
+                service.verdicts(pairs)
+                watching(pairs)
+
             turn = service.turn if lasting else _progress(service)
             summary = run(
                 opened,
@@ -140,7 +148,7 @@ def command(
                 batch=batch,
                 latency=options["latency"],
                 rules=rules,
-                on_verdicts=service.verdicts,
+                on_verdicts=told,
                 on_turn=turn,
             )
         if uplink:
@@ -149,11 +157,12 @@ def command(
             service.report(summary)
         on_disk, left = kept.disk_bytes, kept.backlog
         sent = uplink.state if uplink else None
-    lines = describe.run(summary, store, on_disk)
+    seen = watching.after(None if lasting else Path(source).expanduser())
+    lines = describe.run(summary, store, on_disk) + seen.lines()
     show(
         lines + (describe.uplink(sent, left) if sent else []),
         {"gate": str(gate), "source": source, "store": str(store), "store_bytes": on_disk,
-         "summary": summary, "uplink": sent},
+         "summary": summary, "found": seen, "uplink": sent},
         json_path,
     )  # fmt: skip
     if sent:

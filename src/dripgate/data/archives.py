@@ -32,14 +32,19 @@ _STRANGE_KINDS = {
     tarfile.FIFOTYPE: "no regular file",
 }
 
+EMPTY = "an empty folder"
+
 #: Whether the payload of a member is to be read.
 Wanted = Callable[[str], bool]
 
 
 def from_tar(path: Path, limit: int, wanted: Wanted, unused: Pass) -> Iterator[File]:
     """The regular files of a tar in its order, then its hard links."""
-    links: dict[str, str] = {}
+    links, folders = dict[str, str](), _Folders()
     for name, member, read in _members(path):
+        folders.met(name, member.isdir())
+        if member.isdir():
+            continue
         if why := hidden(name):
             unused(why, name)
         elif member.islnk():
@@ -50,10 +55,29 @@ def from_tar(path: Path, limit: int, wanted: Wanted, unused: Pass) -> Iterator[F
         elif member.isreg():
             content = read(limit) if wanted(name) else (b"", "")
             yield File(name, *content, float(member.mtime))
-        elif not member.isdir():
+        else:
             unused(_STRANGE_KINDS.get(member.type, "no regular file"), name)
+    folders.tell(unused)
     if links:
         yield from _linked(path, links, limit, wanted, unused)
+
+
+class _Folders:
+    """Folders of an archive that hold nothing, of the first ones that it lists."""
+
+    def __init__(self) -> None:
+        self._empty: dict[str, None] = {}
+
+    def met(self, name: str, is_folder: bool) -> None:
+        """A member: what it lies in is not empty."""
+        self._empty.pop(name.rpartition("/")[0], None)
+        if is_folder and len(self._empty) < LINKS and name and not hidden(name):
+            self._empty[name] = None
+
+    def tell(self, unused: Pass) -> None:
+        """After the last member."""
+        for name in self._empty:
+            unused(EMPTY, name)
 
 
 def _linked(
@@ -174,10 +198,12 @@ class _StrictTarInfo(tarfile.TarInfo):
 def from_zip(path: Path, limit: int, wanted: Wanted, unused: Pass) -> Iterator[File]:
     """The regular files of a zip in its order."""
     _check_index(path)
+    folders = _Folders()
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name, guessed = _zip_name(member)
             kind = stat.S_IFMT(member.external_attr >> 16)
+            folders.met(name, member.is_dir())
             if member.is_dir():
                 continue
             if why := hidden(name):
@@ -191,6 +217,7 @@ def from_zip(path: Path, limit: int, wanted: Wanted, unused: Pass) -> Iterator[F
                     unused(NO_ENCODING, name)
                 content = _unzipped(archive, member, limit) if wanted(name) else (b"", "")
                 yield File(name, *content, _zip_time(member))
+    folders.tell(unused)
 
 
 #: Not a reason to leave a member out: its name may be wrong.

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO
+from typing import IO, TypeVar
 
 import msgspec
 import numpy as np
@@ -31,12 +31,15 @@ from dripgate.errors import DataError
 from dripgate.files import write_whole
 from dripgate.types import Array, InputSpec
 
+T = TypeVar("T")
 Decode = Callable[[IO[bytes]], Table]
 
 VERSION = 2
 #: Copies of one source that are kept: other inputs, or the data before it changed.
 KEPT = 3
 LIMIT = "10GB"
+#: Archives whose input is remembered.
+_INFERRED = 200
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 #: Seconds after which what an interrupted start left is litter.
 _STALE = 86_400
@@ -70,6 +73,39 @@ def through(source: Source, spec: InputSpec, decode: Decode) -> tuple[Table, Arr
     return table, np.frombuffer(sink.getbuffer(), spec.dtype).reshape(-1, *spec.shape)
 
 
+def remembered(source: Source, made: type[T], make: Callable[[], T]) -> T:
+    """What ``make`` finds in an archive, which has to be unpacked for it, from an earlier time."""
+    if not source.path or not source.path.is_file():
+        return make()
+    root = cache_root() / "inferred"
+    file = root / f"{_hash(f'{source.fingerprint()} {_decoders()}', 32)}.json"
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=made)
+    except (OSError, msgspec.DecodeError):
+        found = make()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        write_whole(file, msgspec.json.encode(found))
+        for old in sorted(root.iterdir(), key=lambda one: one.stat().st_mtime)[:-_INFERRED]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        pass  # found again next time
+    return found
+
+
+def emptied() -> tuple[Path, int, int]:
+    """Delete all that is kept here: the folder, how many copies there were, and their bytes.
+
+    Downloaded data sets stay.
+    """
+    root, copies, size = cache_root() / "decoded", 0, 0
+    for _, folder in _folders(root) if root.is_dir() else []:
+        copies, size = copies + 1, size + _size(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(cache_root() / "inferred", ignore_errors=True)
+    return root, copies, size
+
+
 def described(spec: InputSpec) -> str:
     """An input as text."""
     return msgspec.json.encode(spec).decode()
@@ -88,11 +124,14 @@ def _key(source: Source, spec: InputSpec) -> str:
 
     What comes before the last dash is the source's own, whatever becomes of its data.
     """
-    decoders = (VERSION, version("pillow"), version("soundfile"), version("numpy"))
-    text = f"{source.fingerprint()} {described(spec)} {decoders}"
+    text = f"{source.fingerprint()} {described(spec)} {_decoders()}"
     place = str(source.path.resolve()) if source.path else source.name
     readable = re.sub(r"[^\w-]", "_", source.name)[:80]
     return f"{readable}-{_hash(place, 8)}-{_hash(text, 24)}"
+
+
+def _decoders() -> tuple[object, ...]:
+    return (VERSION, version("pillow"), version("soundfile"), version("numpy"))
 
 
 def _hash(text: str, digits: int) -> str:
@@ -134,7 +173,7 @@ def _prune(root: Path, current: Path, limit: int) -> None:
     """
     total, copies = 0, Counter[str]()
     for last_used, folder in sorted(_folders(root), reverse=True):
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        size = _size(folder)
         source = folder.name.rpartition("-")[0]
         if folder.name.startswith(".part-"):
             litter = time.time() - last_used > _STALE
@@ -143,6 +182,13 @@ def _prune(root: Path, current: Path, limit: int) -> None:
             litter = folder != current and (total > limit or copies[source] > KEPT)
         if litter:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _size(folder: Path) -> int:
+    try:
+        return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    except OSError:
+        return 0  # another start is pruning too
 
 
 def _folders(root: Path) -> list[tuple[float, Path]]:

@@ -125,7 +125,7 @@ def _decode(file: LabelledFile, spec: InputSpec, sink: IO[bytes], table: Table) 
             table.windows += count
             table.finding.remarks.add(table.LONG, file.name)
     if isinstance(spec, ImageInput):
-        for remark in remarks(file.payload):
+        for remark in remarks(file.payload, spec):
             table.finding.remarks.add(remark, file.name)
 
 

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dripgate.data.archives import Wanted, bounded, from_tar, from_zip
+from dripgate.data.archives import EMPTY, Wanted, bounded, from_tar, from_zip
 from dripgate.data.names import ARCHIVES, File, LabelledFile, Side, clean, hidden, is_archive, stem
 from dripgate.data.unused import Pass, nobody
 from dripgate.errors import DataError
@@ -88,7 +88,10 @@ def listing(
     todo = [folder]
     while todo:
         here, folders = todo.pop(), list[Path]()
-        for name, path in _entries(here, folder, unused):
+        entries = _entries(here, folder, unused)
+        if entries == [] and here != folder:
+            unused(EMPTY, _relative(here, folder))
+        for name, path in entries or []:
             try:
                 status = path.stat()
                 link = path.is_symlink()
@@ -114,13 +117,13 @@ def listing(
         todo += reversed(folders)
 
 
-def _entries(here: Path, folder: Path, unused: Pass) -> list[tuple[str, Path]]:
-    """Clean name and path of what lies in a folder, sorted."""
+def _entries(here: Path, folder: Path, unused: Pass) -> list[tuple[str, Path]] | None:
+    """Clean name and path of what lies in a folder, sorted; None where it cannot be listed."""
     try:
         names = sorted(path.name for path in here.iterdir())
     except OSError as error:
         unused(f"a folder that cannot be listed: {error.strerror}", _relative(here, folder))
-        return []
+        return None
     return [(_relative(here / name, folder), here / name) for name in names]
 
 

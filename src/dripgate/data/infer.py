@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from math import prod
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from dripgate.data.cache import remembered
 from dripgate.data.sources import Source
 from dripgate.errors import DataError, UnreadableError
 from dripgate.media import ArrayHeader, AudioHeader, ImageHeader, levels, probe
@@ -48,6 +50,10 @@ def infer_input(source: Source) -> InputSpec:
 
 def infer(source: Source) -> Inferred:
     """As infer_input, with what is to be said about the choice. Raises DataError."""
+    return remembered(source, Inferred, lambda: _infer(source))
+
+
+def _infer(source: Source) -> Inferred:
     probed, cause = _headers(source)
     if not probed:
         raise DataError(f"{source.name}: no file is an image, audio or a .npy array ({cause})")
@@ -138,10 +144,13 @@ def _audio_input(name: str, probed: list[_Probed]) -> Inferred:
 
 def _array_input(name: str, probed: list[_Probed]) -> Inferred:
     shapes = [one.header.shape for one in probed if isinstance(one.header, ArrayHeader)]
-    shape = _most_common(shapes)
+    shape = max(Counter(shapes).items(), key=lambda item: item[1])[0]
+    if not prod(shape) or not shape:
+        raise DataError(f"{name}: arrays of shape {shape}, without values; save one per sample")
     if shapes.count(shape) * 2 <= len(shapes):
-        first = {one.header.shape: one.name for one in reversed(probed)
-                 if isinstance(one.header, ArrayHeader)}  # fmt: skip
+        first: dict[tuple[int, ...], str] = {}
+        for one, its_shape in zip(probed, shapes, strict=True):
+            first.setdefault(its_shape, one.name)
         found = ", ".join(f"{s} in {file}" for s, file in list(first.items())[:3])
         raise DataError(f"{name}: arrays of different shapes ({found}); make all of one shape")
     return Inferred(ArrayInput(shape=shape), [])

@@ -57,6 +57,11 @@ def class_of(name: str, classes: Collection[str]) -> str | None:
     return None
 
 
+def label_of(given: str | None, source: str, classes: Collection[str]) -> str | None:
+    """The label of a stored sample: the one it was given, else the class its source says."""
+    return unicodedata.normalize("NFC", given) if given else class_of(source, classes)
+
+
 class Place(NamedTuple):
     """Split and label of a file; or why it has none."""
 
@@ -100,9 +105,14 @@ class Layout(msgspec.Struct, frozen=True):
         tree, files = _Tree.of(names)
         if not files:
             raise DataError(f"{what}: empty; expected one sub-folder per class with files in it")
-        wrappers = _unwrap(tree, reading)
+        archives, wrappers = tree.archives, _unwrap(tree, reading)
         for folder in wrappers:
             tree = tree.folders[folder]
+        if not tree.folders and archives:
+            raise DataError(
+                f"{what}: {archives:,} archives inside, which are not opened; unpack them, "
+                "or give one by itself"
+            )
         if not tree.folders:
             raise DataError(
                 f"{what}: {files:,} files but no class sub-folders; put the files of each "
@@ -113,6 +123,7 @@ class Layout(msgspec.Struct, frozen=True):
             classes = {name for folder in sides for name in tree.folders[folder].folders}
         else:
             classes = set(tree.folders)
+            notes = notes + _deeper(tree)
         return cls(tuple(wrappers), sides, frozenset(classes), tuple(notes))
 
 
@@ -121,6 +132,7 @@ class _Tree:
 
     def __init__(self) -> None:
         self.folders: dict[str, _Tree] = {}
+        self.files = self.archives = 0
 
     @classmethod
     def of(cls, names: Iterable[str]) -> tuple["_Tree", int]:
@@ -136,6 +148,8 @@ class _Tree:
                     folders += 1
                     here.folders[folder] = cls()
                 here = here.folders[folder]
+            here.files += 1
+            root.archives += is_archive(name)
         return root, files
 
 
@@ -201,6 +215,20 @@ def _fits(tree: _Tree, filled: dict[str, Side]) -> bool:
     """Whether splits hold the same classes, at least some of them."""
     seen = Counter(name for folder in filled for name in tree.folders[folder].folders)
     return len(filled) == 1 or max(seen.values()) > 1
+
+
+def _deeper(tree: _Tree) -> list[str]:
+    """Said where the classes may lie a level deeper: only there are files, under other names."""
+    below = [name for folder in tree.folders.values() for name in folder.folders]
+    direct = any(folder.files or not folder.folders for folder in tree.folders.values())
+    if direct or len(set(below)) < len(below) or len(below) == len(tree.folders):
+        return []
+    name, folder = next(iter(tree.folders.items()))
+    inner = ", ".join(f"{name}/{one}" for one in list(folder.folders)[:2])
+    return [
+        f"all files lie in sub-folders ({inner}, …), which count as their upper folder's class; if "
+        "they are the classes, put them beside each other"
+    ]
 
 
 def _as_class(named: Iterable[str], others: list[str]) -> list[str]:

@@ -83,6 +83,7 @@ class Tree:
 
     def __init__(self, name: str, path: Path, reading: Reading = "auto") -> None:
         self.name, self.path, self._reading = name, path, reading
+        self._known = "", Layout((), {}, frozenset())
 
     def labelled(self, finding: Finding | None = None) -> Iterator[LabelledFile]:
         """Folders sorted, archives in their own order; DataError where there is no class."""
@@ -118,7 +119,12 @@ class Tree:
         return f"{fingerprint(self.path, outside=True)} {self._reading}"
 
     def _layout(self) -> Layout:
-        return Layout.of(iter_names(self.path, outside=True), str(self.path), self._reading)
+        """Of all names; an archive that did not change is not unpacked again for it."""
+        mark = self.fingerprint() if self.path.is_file() else ""
+        if not mark or self._known[0] != mark:
+            names = iter_names(self.path, outside=True)
+            self._known = mark, Layout.of(names, str(self.path), self._reading)
+        return self._known[1]
 
 
 class SpeechCommands(Tree):

@@ -1,5 +1,6 @@
 """The summary of a decoded data set: what is there, what is not used, what people should know."""
 
+import unicodedata
 from collections import defaultdict
 
 import numpy as np
@@ -22,7 +23,7 @@ def summary(
     unused = Unused(dict(table.finding.unused.reasons))
     unreadable: dict[str, int] = defaultdict(int)
     for entry in table.skipped:
-        unused.add(entry.cause, entry.name)
+        unused.add_unreadable(entry.cause, entry.name)
         unreadable[entry.label] += 1
     learned, tested = (np.bincount(part.y, minlength=len(classes)) for part in (train, test))
     rows = [
@@ -42,6 +43,8 @@ def summary(
             *table.finding.notes,
             *(_lost(row) for row in rows if not row.train + row.test),
             *_few(rows),
+            *_alike(rows),
+            *_untested(rows, table),
             *_contradictions(classes, train, test),
             *_on_both_sides(train, test),
             *_remarks(spec, table),
@@ -61,6 +64,25 @@ def _few(rows: list[ClassFound]) -> list[str]:
     if not few:
         return []
     return [f"fewer than {FEW} samples to learn from: {_some(few)}; too few to be learned"]
+
+
+def _alike(rows: list[ClassFound]) -> list[str]:
+    """Classes that may be one, written in two ways."""
+    spelt: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        spelt[" ".join(unicodedata.normalize("NFKC", row.name).casefold().split())].append(row.name)
+    same = [" and ".join(map(repr, names)) for names in spelt.values() if len(names) > 1]
+    if not same:
+        return []
+    return [f"classes that differ in upper and lower case or spaces only: {_some(same)}"]
+
+
+def _untested(rows: list[ClassFound], table: Table) -> list[str]:
+    """Of a test part that was given: classes that are not in it."""
+    names = [row.name for row in rows if row.train and not row.test]
+    if not names or "test" not in table.sides:
+        return []
+    return [f"not in test, so nothing says how well they are known: {_some(names)}"]
 
 
 def _contradictions(classes: tuple[str, ...], train: Split, test: Split) -> list[str]:

@@ -25,12 +25,15 @@ class Unused(msgspec.Struct):
 
     reasons: dict[str, Pile] = {}
 
-    def add(self, cause: str, name: str) -> None:
-        """Count one. Causes that differ in their numbers only are one reason, and their examples
-        have the numbers.
+    def add_unreadable(self, cause: str, name: str) -> None:
+        """Count a file that cannot be read. Causes that differ in their numbers only are one
+        reason, and their examples have the numbers.
         """
         reason = re.sub(r"\d[\d,.]*", "…", cause)
-        example = name if reason == cause else f"{name}: {cause}"
+        self.add(reason, name if reason == cause else f"{name}: {cause}")
+
+    def add(self, reason: str, example: str) -> None:
+        """Count one."""
         if reason not in self.reasons and len(self.reasons) >= REASONS:
             reason = _OTHER
         pile = self.reasons.setdefault(reason, Pile())

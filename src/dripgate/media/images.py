@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dripgate.errors import UnreadableError
-from dripgate.media.jpeg import lost
+from dripgate.media.jpeg import endless, lost
 from dripgate.media.limits import DEFAULT_LIMITS, Limits, guard
 from dripgate.types import Array, ImageInput
 
@@ -54,20 +54,37 @@ def levels(payload: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int] |
         return int(low), int(high)
 
 
-def remarks(payload: bytes) -> list[str]:
+def remarks(payload: bytes, spec: ImageInput) -> list[str]:
     """What a readable picture says that decoding leaves out: a rotation, half of its bits."""
     found = []
     if payload.startswith(b"\x89PNG") and payload[24:26] in (b"\x10\x02", b"\x10\x06"):
         found.append("colour of 16 bits per channel, of which the upper 8 are used")
-    # Looked for in the first bytes, where cameras put it, so that it costs nothing elsewhere.
-    if b"Exif\0\0" in payload[:4096] or payload.startswith((b"II*\0", b"MM\0*")):
-        try:
-            with Image.open(io.BytesIO(payload), formats=("JPEG", "TIFF", "WEBP")) as image:
-                if image.getexif().get(_ORIENTATION, 1) != 1:
-                    found.append("an EXIF rotation, which is not applied")
-        except Exception:  # noqa: S110 - what cannot be read has no remark
-            pass
+    # Cheap for what has neither: looked for in the bytes where they are, before any parsing.
+    wide = spec.range is None and _may_be_wide(payload)
+    if not (wide or _may_have_exif(payload)):
+        return found
+    try:
+        with Image.open(io.BytesIO(payload), formats=_IMAGES) as image:
+            if wide and image.mode.startswith("I"):
+                found.append("16 bits per pixel, of which the upper 8 are used (see --range)")
+            if image.getexif().get(_ORIENTATION, 1) != 1:
+                found.append("an EXIF rotation, which is not applied")
+    except Exception:  # noqa: S110 - what cannot be read has no remark
+        pass
     return found
+
+
+def _may_be_wide(payload: bytes) -> bool:
+    png = payload.startswith(b"\x89PNG")
+    return payload[24:26] == b"\x10\0" if png else payload.startswith((b"II", b"MM", b"P5"))
+
+
+def _may_have_exif(payload: bytes) -> bool:
+    if payload.startswith((b"II*\0", b"MM\0*")):
+        return True
+    if payload.startswith(b"RIFF"):
+        return payload[12:16] == b"VP8X" and bool(payload[20] & 8)
+    return b"Exif\0\0" in payload[:4096] or b"eXIf" in payload[:4096]
 
 
 def encode_png(pixels: Array) -> bytes:
@@ -136,6 +153,8 @@ def decode_image(payload: bytes, spec: ImageInput, limits: Limits) -> Array:
         enough = (2 * spec.width, 2 * spec.height)
         image.draft(None, enough)
         _check_memory(image, limits, whole)
+        if image.format == "JPEG" and (why := endless(payload)):
+            raise UnreadableError(why)
         image.load()
         if image.format == "JPEG" and (why := lost(payload, image, enough)):
             raise UnreadableError(why)

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dripgate.types import Array
-
 _EOI = b"\xff\xd9"
 #: A sector of a card: no coded picture holds so many zeros, unless zeros code what is flat.
 _SECTOR = bytes(512)
+#: Each scan of a progressive file is a way through the whole picture; cameras write ten.
+_SCANS = 100
 _BASELINE = (0xC0, 0xC1)
 #: Entropy-coded bits of no particular picture, and no marker among them.
 _FILL = bytes(range(1, 251)) * 8
@@ -31,6 +31,12 @@ class _Segment(NamedTuple):
     marker: int
     begin: int
     end: int
+
+
+def endless(payload: bytes) -> str:
+    """Why decoding a JPEG would go on and on; empty where it would not."""
+    scans = payload.count(b"\xff\xda")
+    return f"{scans:,} scans, more than the limit of {_SCANS}" if scans > _SCANS else ""
 
 
 def lost(payload: bytes, image: Image.Image, draft: tuple[int, int]) -> str:
@@ -52,14 +58,13 @@ def lost(payload: bytes, image: Image.Image, draft: tuple[int, int]) -> str:
             return _EARLY
     if not _ends_in_grey(image):
         return ""
-    # Grey may well be what was photographed: then it does not change with more data behind it.
+    # Grey may be what was photographed: then nothing changes where more data follows.
     end = payload.rfind(_EOI)
     longer = payload[:end] + _FILL + payload[end:]
     with Image.open(io.BytesIO(longer), formats=("JPEG",)) as again:
         again.draft(None, draft)
         again.load()
-        same = again.size == image.size and np.array_equal(_corner(again), _corner(image))
-    return "" if same else _EARLY
+        return "" if _equal(again, image) else _EARLY
 
 
 def _segments(payload: bytes) -> Iterator[_Segment]:
@@ -109,11 +114,13 @@ def _restarts(payload: bytes, segments: list[_Segment], frame: _Segment) -> int:
 
 def _ends_in_grey(image: Image.Image) -> bool:
     """Whether the last pixel is what libjpeg fills with where no data is left."""
-    corner = _corner(image)
-    return bool((np.abs(corner.astype(int) - 128) <= 1).all())
-
-
-def _corner(image: Image.Image) -> Array:
-    """The last pixels."""
     width, height = image.size
-    return np.asarray(image.crop((max(0, width - 4), max(0, height - 1), width, height)))
+    last = np.asarray(image.crop((width - 1, height - 1, width, height)))
+    return bool((np.abs(last.astype(int) - 128) <= 1).all())
+
+
+def _equal(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two pictures are the same, a strip at a time: arrays of all would be large."""
+    width, height = one.size
+    strips = ((0, top, width, min(top + 64, height)) for top in range(0, height, 64))
+    return all((np.asarray(one.crop(at)) == np.asarray(other.crop(at))).all() for at in strips)

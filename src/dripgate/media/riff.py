@@ -18,6 +18,8 @@ class _Chunk(NamedTuple):
 
 def finished(payload: bytes) -> bytes:
     """A WAV file whose sizes were never written, with sizes; anything else as it is."""
+    if payload[:4] == b"RF64" and payload[12:16] == b"ds64":
+        return _finished_64(payload)
     if payload[:4] not in (b"RIFF", b"RIFX") or (data := _data_of(payload)) is None:
         return payload
     left, riff = len(payload) - data.begin, _size(payload, 4)
@@ -28,6 +30,18 @@ def finished(payload: bytes) -> bytes:
     whole = bytearray(payload)
     whole[4:8] = (len(payload) - 8).to_bytes(4, _order(payload))
     whole[data.begin - 4 : data.begin] = left.to_bytes(4, _order(payload))
+    return bytes(whole)
+
+
+def _finished_64(payload: bytes) -> bytes:
+    """The same of the WAV for more than 4 GB, whose sizes are in a chunk of their own."""
+    data = _data_of(payload)
+    told = int.from_bytes(payload[28:36], "little")
+    if data is None or 0 < told < 1 << 62:
+        return payload
+    whole = bytearray(payload)
+    whole[20:28] = (len(payload) - 8).to_bytes(8, "little")
+    whole[28:36] = (len(payload) - data.begin).to_bytes(8, "little")
     return bytes(whole)
 
 
@@ -61,7 +75,7 @@ def _data_of(payload: bytes) -> _Chunk | None:
 
 
 def _order(payload: bytes) -> Literal["little", "big"]:
-    return "little" if payload[:4] == b"RIFF" else "big"
+    return "little" if payload[:4] in (b"RIFF", b"RF64") else "big"
 
 
 def _size(payload: bytes, at: int) -> int:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from dripgate.data.layout import class_of
+from dripgate.data.layout import label_of
 from dripgate.errors import StoreError
 from dripgate.gate_info import GateInfo, noted
 from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
@@ -90,7 +90,7 @@ def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates 
     )
     known = {name: index for index, name in enumerate(info.classes)}
     labelled = (
-        (one.label or class_of(one.source, known), one.predicted, one.propensity)
+        (label_of(one.label, one.source, known), one.predicted, one.propensity)
         for one in store.outcomes()
     )
     seen = (

@@ -25,6 +25,7 @@ _MOST_CHANNELS = 64
 _RAW = "write 16-bit PCM, as arecord -f S16_LE does"
 #: Sizes of a WAV's data from here on say that it was not known; 0 does too.
 _STREAMED = 0x7FFF_0000
+_OTHERS = {b"fLaC": "FLAC", b"OggS": "Ogg", b".snd": "AU", b"FORM": "AIFF", b"caff": "CAF"}
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 #: Bytes of a WAV's header before its data, at most.
 _HEADER = 1 << 16
@@ -150,6 +151,8 @@ def _begun(
 ) -> tuple[_Form, _Pipe]:
     """What the stream holds, and the stream from its first sample on. Raises DataError."""
     begin = _Pipe(b"", source).exactly(12)
+    if begin[:4] in _OTHERS:
+        raise DataError(f"pcm:-: begins as {_OTHERS[begin[:4]]}; {_RAW}")
     if begin[:4] not in (b"RIFF", b"RIFX", b"RF64") or begin[8:12] != b"WAVE":
         return raw, _Pipe(begin, source)
     if begin[:4] != b"RIFF":

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from dripgate.data import Dataset, class_of, load
+from dripgate.data import Dataset, label_of, load
 from dripgate.errors import DataError, StoreError, UnreadableError
 from dripgate.media import decode
 from dripgate.store import Store
@@ -137,7 +137,7 @@ def collect(store: Store, classifier: Classifier, labels: Mapping[str, str]) -> 
     xs, ys, weights, unlabelled, unknown = [], [], [], 0, 0
     for stored in store.samples(decision=Decision.KEEP):
         given = labels.get(stored.id, stored.label)
-        label = given or class_of(stored.source, known)
+        label = label_of(given, stored.source, known)
         if label is None:
             unlabelled += 1
         elif label not in known:
