@@ -117,7 +117,7 @@ def test_a_text_file_among_images_is_counted_and_the_rest_decided(dripgate, loop
     assert code == 0
     assert "unreadable note.jpg: not an image" in out
     summary = json.loads(dripgate(*run, "--json", "-")[1])["summary"]
-    assert (summary["seen"], summary["unreadable"], summary["stored"]) == (21, 1, 0)
+    assert (summary["seen"], summary["known"], summary["stored"]) == (0, 21, 0)
 
 
 def test_inspect_shows_gates_and_stores(dripgate, loop, gate):

@@ -31,7 +31,8 @@ def test_a_folder_is_walked_in_sorted_order(tree):
 def test_archives_give_what_the_folder_gives(tree, pack, kind):
     archive = list(iter_files(pack(FILES, kind)))
     assert [file.name for file in archive] == list(FILES), "archive order"
-    assert sorted(archive) == sorted(iter_files(tree(FILES)))
+    assert sorted(f[:3] for f in archive) == sorted(f[:3] for f in iter_files(tree(FILES)))
+    assert all(file.time is not None for file in archive)
 
 
 @pytest.mark.parametrize("make", ["folder", *KINDS])
@@ -57,7 +58,7 @@ def test_backslashes_of_windows_archives_are_folders(pack):
 def test_a_file_over_the_limit_comes_without_its_payload(tree, pack, make):
     files = {"a/big": b"x" * 1001, "a/fits": b"x" * 1000}
     path = tree(files) if make == "folder" else pack(files, make)
-    big, fits = iter_files(path, limit=1000)
+    big, fits = (file._replace(time=None) for file in iter_files(path, limit=1000))
     assert big == File("a/big", b"", "1,001 bytes, more than the limit of 1,000")
     assert fits == File("a/fits", b"x" * 1000)
 
