@@ -143,6 +143,14 @@ def test_a_sample_s_time_is_when_it_was_taken(tmp_path, packed):
     assert times["exif"]["told.jpg"] == march + 21 * 3600
 
 
+def test_where_the_file_says_the_time_the_oldest_comes_first(folder):
+    put(folder, a=b"1", b=b"2", c=b"3")
+    for name, at in (("a", 1.5e9), ("b", 1.7e9), ("c", 1.2e9)):
+        os.utime(folder / name, (at, at))
+    assert [s.source for s in watch(folder, times="mtime")] == ["c", "a", "b"]
+    assert [s.source for s in watch(folder)] == ["a", "b", "c"]
+
+
 # Growing ----------------------------------------------------------------------------------------
 
 

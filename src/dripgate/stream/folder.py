@@ -176,7 +176,7 @@ class Folder(Feed):
     def _once(self) -> Iterator[Sample]:
         if self._tree.list("") is None:
             raise DataError(f"{self._path}: is gone")
-        for found in self._tree.walk():
+        for found in self._tree.walk(oldest=self._times != "read"):
             self._files += 1
             if self._stop():
                 return

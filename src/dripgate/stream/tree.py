@@ -79,11 +79,13 @@ class Tree:
             return [], []
         return files, folders
 
-    def walk(self) -> Iterator[Found]:
-        """All files, sorted within each folder, those of a folder before its sub-folders'."""
+    def walk(self, *, oldest: bool = False) -> Iterator[Found]:
+        """All files, those of a folder before its sub-folders', by name; or the oldest first."""
         waiting = [""]
         while waiting:
             files, folders = self.list(waiting.pop()) or ([], [])
+            if oldest:  # budgets per hour and pace go by the times of samples
+                files.sort(key=lambda one: one.status.st_mtime_ns)
             yield from files
             waiting += reversed(folders)
 
