@@ -101,6 +101,34 @@ class Wanted(NamedTuple):
     age: float | None = None
 
 
+class Decided(NamedTuple):
+    """What to note in the ledger of decided files.
+
+    marks: little-endian uint64 (n,), as the caller makes them. leaving: those of files that are
+    about to leave; the next note forgets them. newest: time of change in ns of the newest of the
+    files. crowded: more files stay than can be remembered, so where the oldest marks go, files up
+    to their time count as decided (``floor``).
+    """
+
+    marks: bytes = b""
+    leaving: bytes = b""
+    newest: int = 0
+    crowded: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.marks) + len(self.leaving)
+
+
+class Ledger(NamedTuple):
+    """The ledger as it is: all marks, those of files about to leave, and the floor, in ns."""
+
+    marks: bytes
+    leaving: bytes
+    floor: int
+
+
 class Outcome(NamedTuple):
     """What was decided about a stored sample; as in ``StoredSample``."""
 

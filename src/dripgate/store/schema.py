@@ -6,7 +6,7 @@ must be exactly the one written here: a file with triggers or views of somebody 
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from dripgate.store.beside import check_beside
 from dripgate.store.space import PAGE
 
 APPLICATION_ID = 0x44524950  # "DRIP"
-VERSION = 3
+VERSION = 4
 _INCREMENTAL = 2  # of PRAGMA auto_vacuum
 #: Seconds to wait for readers in the middle of a read, or for a writer in the middle of a commit.
 PATIENCE = 30.0
@@ -69,13 +69,24 @@ _STEPS = (
         "CREATE INDEX samples_by_worth ON samples (pool, uploaded DESC, worth)",
         "CREATE INDEX samples_pending ON samples (key) WHERE uploaded = 0",
     ),
+    (
+        # A log: appended to in order, so that noting a file touches no other page.
+        """CREATE TABLE decided (
+  upto INTEGER PRIMARY KEY,               -- bytes of marks ever noted, up to this row's end
+  open INTEGER NOT NULL,                  -- 1: of files about to leave; the next commit clears it
+  newest INTEGER NOT NULL,                -- time of change of the newest of these files, in ns
+  marks BLOB NOT NULL                     -- little-endian uint64 (n,)
+) STRICT""",
+        "ALTER TABLE samples ADD COLUMN ran REAL",  # when it was stored, by the store's own clock
+    ),
 )
 COLUMNS = (
     "id, source, time, decision, reason, score, quality, predicted, propensity, detail, label,"
     " uploaded, payload"
 )
-#: Bytes that a step may need for each sample: the entries of new indexes.
-STEP_BYTES = 128
+#: Bytes that a step, by the version it begins at, may need for each sample: the entries of new
+#: indexes.
+STEP_BYTES = {2: 128}
 
 #: Longest value that a writer takes, and a reader at least: a crafted row may claim a gigabyte.
 _LONGEST_VALUE = 256 << 20
@@ -227,6 +238,21 @@ def step(db: sqlite3.Connection, version: int) -> None:
     db.execute(f"PRAGMA user_version = {version + 1}")
 
 
+def patiently(db: sqlite3.Connection, statement: str, told: Callable[[str], object]) -> None:
+    """Execute; where another process is in the way for longer than SQLite waits, say so and wait
+    on. A reader on a slow disk must not end the one who writes; what is begun stays begun.
+    """
+    while True:
+        try:
+            db.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            told("another process reads it for so long that nothing can be written; waiting")
+        else:
+            return
+
+
 def file_size(path: Path) -> int:
     """Bytes; 0 where there is no such file."""
     try:
@@ -247,7 +273,8 @@ def lock(path: Path) -> sqlite3.Connection:
     its process, and none of the readers' business. The empty file stays; removing it would let
     two writers lock two files of one name.
     """
-    db = sqlite3.connect(f"{path}-lock", isolation_level=None, timeout=0)
+    # Not at once: whoever checks the store looks for a moment whether there is a writer.
+    db = sqlite3.connect(f"{path}-lock", isolation_level=None, timeout=0.2)
     try:
         db.execute("PRAGMA journal_mode = MEMORY")  # no journal beside a file that stays empty
         db.execute("BEGIN EXCLUSIVE")

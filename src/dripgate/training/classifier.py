@@ -82,7 +82,7 @@ class Classifier:
 
     def parts(self, dataset: Dataset) -> tuple[Split, Split]:
         """(what the model learns from, what it is calibrated on) of the data's train part."""
-        held_out, learned_from = dataset.train.by_hash(self.info.holdout, HOLDOUT_SALT)
+        held_out, learned_from = dataset.train.hold_out(self.info.holdout, HOLDOUT_SALT)
         return learned_from, held_out
 
     def indices(self, classes: tuple[str, ...], name: str) -> Array:

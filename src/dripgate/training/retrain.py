@@ -4,13 +4,13 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
 
-from dripgate.data import Dataset, load
+from dripgate.data import Dataset, label_of, load
 from dripgate.errors import DataError, StoreError, UnreadableError
 from dripgate.files import read_whole
 from dripgate.media import decode
@@ -65,7 +65,7 @@ def retrain(
 
     data: what the model was first trained on; its hold-out stays held out, its test part is what
     both are compared on. labels: class by sample id; samples without one have the label in the
-    store, else the class folder they came from, if the model knows it. Quarantined samples are
+    store, else the first folder on their path that has the name of a class. Quarantined samples are
     never used. from_scratch: begin with new weights; else training goes on from the old ones,
     which is what the scores were about, at half of the learning rate. recipe overrides that.
 
@@ -142,8 +142,7 @@ def collect(store: Store, classifier: Classifier, labels: Mapping[str, str]) -> 
     xs, ys, weights, unlabelled, unknown = [], [], [], 0, 0
     for stored in store.samples(decision=Decision.KEEP):
         given = labels.get(stored.id, stored.label)
-        folder = PurePosixPath(stored.source).parent.name
-        label = given or (folder if folder in known else None)
+        label = label_of(given, stored.source, known)
         if label is None:
             unlabelled += 1
         elif label not in known:
