@@ -17,6 +17,7 @@ import msgspec
 
 from dripgate.data.names import Side, is_archive
 from dripgate.errors import DataError
+from dripgate.text import one_line
 
 #: How a tree is read: found out, or said by the user.
 Reading = Literal["auto", "splits", "classes"]
@@ -239,5 +240,5 @@ def _as_class(named: Iterable[str], others: list[str]) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"{name}/" for name in names[:4])
+    shown = ", ".join(f"{one_line(name)}/" for name in names[:4])
     return shown + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
