@@ -69,8 +69,8 @@ def test_how_folders_are_read_can_be_said(train, tmp_path, png):
             (tmp_path / "set" / side / f"{i}.png").write_bytes(png(seed=i + 100 * len(side)))
     code, _, err = train(tmp_path / "set")
     assert code == 2
-    assert "--layout classes" in err.splitlines()[-1]
-    code, found, _ = train(tmp_path / "set", "--layout", "classes")
+    assert "--folders classes" in err.splitlines()[-1]
+    code, found, _ = train(tmp_path / "set", "--folders", "classes")
     assert (code, found["classes"]) == (0, ["test", "train"])
 
 

@@ -16,7 +16,7 @@ from dripgate.cli.common import (
     show,
 )
 from dripgate.cli.models import model_options, open_model
-from dripgate.cli.reading import layout_option
+from dripgate.cli.reading import folders_option
 
 if TYPE_CHECKING:
     from dripgate.data import Reading
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="What the model was first trained on.")
 @model_options
-@layout_option
+@folders_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New model file.")
 @click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")

@@ -13,7 +13,7 @@ from dripgate.cli.common import (
     seed_option,
     show,
 )
-from dripgate.cli.reading import layout_option, range_option, read
+from dripgate.cli.reading import folders_option, range_option, read
 
 if TYPE_CHECKING:
     from dripgate.data import Reading
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--flip", is_flag=True, help="Also mirror images (not for digits or text).")
 @click.option("--size", type=int, help="Side of the square that images are resized to.")
 @range_option
-@layout_option
+@folders_option
 @click.option(
     "--holdout", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
     help="Share kept from training, for 'fit' to learn thresholds on.",
