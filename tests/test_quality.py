@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from dripgate.training.sound import ALIEN, learn_sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +10,6 @@ from dripgate import quality
 from dripgate.bench.conditions import AUDIO_FAULTS, IMAGE_FAULTS
 from dripgate.data import Split
 from dripgate.training.preprocess import build
-from dripgate.training.sound import ALIEN, learn_sound
 from dripgate.types import AudioInput, ImageInput, LogMel, Normalize, Typical
 
 IMAGE = ImageInput(height=32, width=32, channels=3)

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dripgate.gate import Gate as Gate
+    from dripgate.models import fit as fit
     from dripgate.policy import Policy as Policy
     from dripgate.policy import Rules as Rules
     from dripgate.policy import parse_allowance as parse_allowance
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from dripgate.stream.account import account as account
     from dripgate.stream.loop import run as run
     from dripgate.stream.sources import watch as watch
-    from dripgate.training.fit import fit as fit
     from dripgate.training.retrain import retrain as retrain
     from dripgate.types import Decision as Decision
     from dripgate.types import Reason as Reason
@@ -34,7 +34,7 @@ _HOMES = {
     "account": "dripgate.stream.account",
     "run": "dripgate.stream.loop",
     "watch": "dripgate.stream.sources",
-    "fit": "dripgate.training.fit",
+    "fit": "dripgate.models",
     "retrain": "dripgate.training.retrain",
     "Decision": "dripgate.types",
     "Reason": "dripgate.types",

@@ -61,6 +61,9 @@ class Gate:
                 f"{name}: onnxruntime {onnxruntime.__version__} cannot run it ({cause}); "
                 "install a newer onnxruntime or fit the gate again"
             ) from None
+        first = self._session.get_inputs()[0].shape[0]
+        #: The one batch size that the classifier takes; None is any.
+        self._batch = first if isinstance(first, int) else None
 
     @property
     def id(self) -> str:
@@ -151,8 +154,21 @@ class Gate:
         return found, readable, outputs[len(_BRIEF) :]
 
     def _run(self, names: list[str], samples: Array) -> list[Array]:
-        outputs: list[Any] = self._session.run(names, {INPUT_NAME: self._checked(samples)})
-        return outputs
+        samples = self._checked(samples)
+        if self._batch is None:
+            outputs: list[Any] = self._session.run(names, {INPUT_NAME: samples})
+            return outputs
+        return self._in_fixed_batches(names, samples, self._batch)
+
+    def _in_fixed_batches(self, names: list[str], samples: Array, size: int) -> list[Array]:
+        """For a classifier of fixed batch: the last batch is filled up with its last sample."""
+        missing = -len(samples) % size
+        if missing:
+            samples = np.concatenate([samples, np.repeat(samples[-1:], missing, axis=0)])
+        starts = range(0, len(samples), size)
+        parts = [self._session.run(names, {INPUT_NAME: samples[i : i + size]}) for i in starts]
+        total = len(samples) - missing
+        return [np.concatenate(column)[:total] for column in zip(*parts, strict=True)]
 
     def _checked(self, samples: Array) -> Array:
         if samples.shape[1:] != self._shape or samples.dtype != self._dtype:

@@ -4,7 +4,7 @@ The information is one JSON object under the key ``dripgate`` of the model's met
 strictly: unknown fields, missing fields and other types are refused.
 """
 
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 import numpy as np
@@ -30,11 +30,17 @@ class _SchemaOnly(msgspec.Struct):
 
 
 class TargetLayer(_Strict, frozen=True):
-    """Where the heatmap is taken. shape is (K, h, w); ``why`` explains the choice."""
+    """Where the heatmap is taken. shape is (K, h, w); ``why`` explains the choice.
+
+    behind: the operators between it and the logits. added: how many the gate has more than the
+    classifier.
+    """
 
     name: str
     shape: tuple[int, int, int]
     why: str
+    behind: tuple[str, ...] = ()
+    added: int = 0
 
 
 class Histogram(_Strict, frozen=True):
@@ -84,7 +90,11 @@ class Calibration(_Strict, frozen=True):
 
 
 class Parity(_Strict, frozen=True):
-    """Largest relative difference between onnxruntime and autograd on real samples."""
+    """Largest relative differences on real samples, of each output's largest value.
+
+    logits: from the user's own file. heatmap: from finite differences of the head. score: from
+    its definition in NumPy.
+    """
 
     logits: float
     score: float
@@ -94,19 +104,27 @@ class Parity(_Strict, frozen=True):
 
 
 class Provenance(_Strict, frozen=True):
-    """What the gate was made from. data is a hash of the calibration samples' ids."""
+    """What the gate was made from: hashes of the calibration samples' ids and of the model's file.
+
+    torch: what gates said before they were made from ONNX files.
+    """
 
     dripgate: str
-    torch: str
     onnx: str
     onnxruntime: str
     opset: int
     data: str
     seed: int
+    model: str = ""
+    torch: str = ""
 
 
 class GateInfo(_Strict, frozen=True):
-    """All that a gate says about itself. ``keep`` is the kept fraction expected of the stream."""
+    """All that a gate says about itself. ``keep`` is the kept fraction expected of the stream.
+
+    head: how the logits become probabilities, by a softmax or by a sigmoid each (multi-label).
+    notes: the choices that nobody made and the data decided, as they were told when it was fitted.
+    """
 
     schema: int
     score: str
@@ -119,6 +137,8 @@ class GateInfo(_Strict, frozen=True):
     calibration: Calibration
     parity: Parity
     provenance: Provenance
+    head: Literal["softmax", "sigmoid"] = "softmax"
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The metadata text."""

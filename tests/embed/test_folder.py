@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from dripgate.training.fit import fit
 from PIL import Image
 
 from dripgate.embed import embed, golden
@@ -14,7 +15,6 @@ from dripgate.embed.emulate import available, compare, emulate
 from dripgate.embed.figures import COMPILER
 from dripgate.errors import UserError
 from dripgate.gate import Gate
-from dripgate.training.fit import fit
 from dripgate.training.nets import resnet8
 
 

@@ -56,9 +56,9 @@ def test_broken_files_are_counted_with_their_cause_and_stop_nothing(kind, gate, 
 def small_gate(info, spec, preprocessing, channels):
     """A gate of two layers for any input; its thresholds keep everything."""
     import torch
+    from dripgate.training.graph import build_graph, with_info
     from torch import nn
 
-    from dripgate.training.graph import build_graph, with_info
     from dripgate.types import Thresholds
 
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ import sys
 
 import msgspec
 import pytest
+from dripgate.training.graph import with_thresholds
 
 from dripgate.errors import StoreError
 from dripgate.gate import Gate
@@ -14,7 +15,6 @@ from dripgate.policy import Allowance, Policy, Rules
 from dripgate.store import Store
 from dripgate.stream.account import account
 from dripgate.stream.loop import POLICY, run, saved_policy
-from dripgate.training.graph import with_thresholds
 from dripgate.types import Decision, Reason, Sample
 
 RULES = Rules(keep=0.3, audit=0.05, budgets=(Allowance(200, 100.0),), seed=1)

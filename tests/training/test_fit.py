@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from dripgate.training.fit import fit, run_all
+from dripgate.training.gradcam import GradCam
 from torch import nn
 
 import dripgate
@@ -13,8 +15,6 @@ from dripgate.gate import Gate
 from dripgate.heatmap import SCORES
 from dripgate.training.classifier import load_classifier
 from dripgate.training.first import train_first
-from dripgate.training.fit import fit, run_all
-from dripgate.training.gradcam import GradCam
 from dripgate.training.preprocess import build
 from dripgate.training.train import Recipe
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from dripgate.training.gradcam import GradCam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -13,7 +14,6 @@ from torch.nn import functional
 from dripgate import heatmap
 from dripgate.errors import ModelError
 from dripgate.heatmap import SCORES
-from dripgate.training.gradcam import GradCam
 from dripgate.training.preprocess import build, mel_filters
 from dripgate.types import ArrayInput, AudioInput, Identity, ImageInput, LogMel, Normalize
 

@@ -6,6 +6,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from dripgate.training.gradcam import GradCam
+from dripgate.training.graph import build_graph, with_info, with_thresholds
+from dripgate.training.layer import choose_layer
+from dripgate.training.parity import check_parity
 from torch import Tensor, nn
 
 from dripgate import quality
@@ -23,10 +27,6 @@ from dripgate.gate_info import (
 )
 from dripgate.heatmap import SCORES
 from dripgate.training import nets
-from dripgate.training.gradcam import GradCam
-from dripgate.training.graph import build_graph, with_info, with_thresholds
-from dripgate.training.layer import choose_layer
-from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import build
 from dripgate.types import (
     ArrayInput,

@@ -11,6 +11,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from dripgate.training.gradcam import GradCam
+from dripgate.training.graph import build_graph
+from dripgate.training.parity import check_parity
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,9 +22,6 @@ from dripgate import heatmap, quality
 from dripgate.errors import ModelError
 from dripgate.gate_info import OUTPUT_NAMES
 from dripgate.heatmap import SCORES
-from dripgate.training.gradcam import GradCam
-from dripgate.training.graph import build_graph
-from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import build
 from dripgate.types import ImageInput, Normalize, Thresholds, Typical
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from dripgate.training.layer import choose_layer, find_layer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dripgate.errors import ModelError
 from dripgate.training import nets
-from dripgate.training.layer import choose_layer, find_layer
 
 torch.set_num_threads(1)
 IMAGES = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))

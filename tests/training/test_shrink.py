@@ -5,7 +5,6 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-
 from dripgate.training.shrink import shrink
 
 RANDOM = np.random.default_rng(0)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dripgate.training.thresholds import ENOUGH, Observed, learn, learning_curve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dripgate.errors import UserError
-from dripgate.training.thresholds import ENOUGH, Observed, learn, learning_curve
 
 
 def observed(n=600, classes=4, seed=0, informative=True):

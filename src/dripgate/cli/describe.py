@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dripgate.cli.common import percent
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
 
     from dripgate.data import Found, Pile
     from dripgate.gate_info import GateInfo
+    from dripgate.graph.target import Candidate
     from dripgate.policy import Alarm, Interval
     from dripgate.store.records import Summary as StoreSummary
     from dripgate.stream.account import Account
@@ -25,16 +27,22 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
 _ROWS = 50
 
 
+#: Kinds of operators shown of a head.
+_SHOWN = 8
+
+
 def gate(info: GateInfo) -> list[str]:
     """What a gate says about itself, in lines for people."""
     seen = info.calibration
     lines = [
-        f"layer      {info.layer.name} {'×'.join(map(str, info.layer.shape))}: {info.layer.why}",
+        f"target     {info.layer.name} {'×'.join(map(str, info.layer.shape))}: {info.layer.why}",
+        f"head       {_counted(info.layer.behind)}, then {_ENDS[info.head]}; "
+        f"{info.layer.added} operators added for the gate",
         f"score      {info.score}, on {seen.samples:,} held-out samples "
         f"(model accuracy {percent(seen.accuracy)})",
         f"keep       {percent(info.keep)} expected: {seen.why}",
-        f"parity     score {info.parity.score:.1e}, heatmap {info.parity.heatmap:.1e} relative "
-        f"to autograd on {info.parity.samples} samples",
+        f"parity     logits {info.parity.logits:.1e} from the model's own, heatmap "
+        f"{info.parity.heatmap:.1e} from finite differences, on {info.parity.samples} samples",
         "trade-off  kept → expected accuracy of the probe (random's)",
     ]
     lines += [
@@ -75,6 +83,36 @@ def unused(piles: Mapping[str, Pile]) -> list[str]:
         text = f"{', '.join(pile.examples)}{more}" + ("" if "…" in reason else f": {reason}")
         lines.append(f"  skipped {pile.count:,}: {one_line(text)}")
     return lines
+
+
+_ENDS = {"softmax": "softmax", "sigmoid": "a sigmoid per class (multi-label)"}
+
+
+def _counted(operators: tuple[str, ...]) -> str:
+    """Operators in order, neighbours of a kind counted: 'Relu, 2 Gemm'."""
+    runs = [(name, len(list(group))) for name, group in groupby(operators)]
+    shown = [name if n == 1 else f"{n} {name}" for name, n in runs]
+    if len(shown) > _SHOWN:
+        shown = [*shown[: _SHOWN - 1], f"… {shown[-1]} ({len(operators)} in all)"]
+    return ", ".join(shown) or "nothing"
+
+
+def cuts(looked_at: list[Candidate]) -> list[str]:
+    """Cuts that could be the target, last first, in lines for people."""
+    return [
+        f"{found.cut.name}  {'×'.join(map(str, found.cut.sizes))}  "
+        + (found.problem or f"the gradient reaches {found.cells} cells")
+        for found in looked_at
+    ] or ["no tensor with spatial cells carries everything"]
+
+
+def cuts_as_data(looked_at: list[Candidate]) -> list[dict[str, object]]:
+    """The same for --json."""
+    return [
+        {"name": found.cut.name, "shape": found.cut.sizes, "cells": found.cells,
+         "problem": found.problem or None}
+        for found in looked_at
+    ]  # fmt: skip
 
 
 def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:

@@ -8,6 +8,9 @@ import numpy as np
 
 from dripgate.types import Array
 
+#: Under this salt the same content is held out of training wherever it turns up.
+HOLDOUT_SALT = "calibration"
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -12,10 +12,8 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
+from dripgate.graph.read import OPSET
 from dripgate.types import Array
-
-#: The ONNX operator set that a gate is written in.
-OPSET = 20
 
 #: Linear in their first input, sample by sample, where their other inputs are constant.
 _LINEAR = {"Reshape", "ReduceSum", "ReduceMean", "Mul", "Div", "Squeeze", "Unsqueeze", "Flatten"}
@@ -26,7 +24,7 @@ _MOVES = {"Transpose", "Unsqueeze", "Squeeze", "Reshape"}
 def shrink(model: ir.Model) -> None:
     """All rewrites, in place; what nothing depends on any more is left out."""
     graph = model.graph
-    for rewrite in (_drop_pooled_axes, _fold_linear, _store_once, _masks_as_signs, _scales):
+    for rewrite in (_drop_pooled_axes, _fold_linear, _store_once, _scales):
         rewrite(graph)
         common.RemoveUnusedNodesPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
@@ -64,12 +62,11 @@ def _fold_linear(graph: ir.Graph) -> None:
     Behind LeNet's pool, (N, 120) · (120, 784) summed over 49 cells is (N, 120) · (120, 16). A
     mere factor, such as 1/(h·w), becomes the product's own: W is not stored a second time.
     """
-    for node in _nodes(graph, "MatMul"):
-        weight = _array(_source(node.inputs[1]))
-        if weight is None or weight.ndim != 2 or _rank(node.inputs[0]) != 2:
+    for node in _nodes(graph, "MatMul") + _nodes(graph, "Gemm"):
+        matrix = _matrix(node)
+        if matrix is None:
             continue
-        if _in(node, 1).producer() is not None:
-            weight = weight.T
+        source, weight, turned = matrix
         best = None
         chain = list(_linear_chain(node))
         for i, last in enumerate(chain):
@@ -84,8 +81,23 @@ def _fold_linear(graph: ir.Graph) -> None:
             constant = _constant(graph, f"{node.outputs[0].name}.folded", folded)
             product = _add(graph, last, "MatMul", [node.inputs[0], constant])
         else:
-            product = _add(graph, last, "Gemm", node.inputs, alpha=factor)
+            inputs = [node.inputs[0], source]
+            product = _add(graph, last, "Gemm", inputs, alpha=factor, transB=int(turned))
         _replace(last, product)
+
+
+def _matrix(node: ir.Node) -> tuple[ir.Value, Array, bool] | None:
+    """(the constant, W as x · W, whether the constant is Wᵀ) of a mere product of matrices."""
+    attributes = {name: _value(attribute) for name, attribute in node.attributes.items()}
+    source = _source(node.inputs[1])
+    values = _array(source)
+    if source is None or values is None or values.ndim != 2 or _rank(node.inputs[0]) != 2:
+        return None
+    biased = len(node.inputs) > 2 and node.inputs[2] is not None
+    if biased or attributes.get("alpha", 1) != 1 or attributes.get("transA", 0):
+        return None
+    turned = bool(attributes.get("transB", 0)) != (source is not node.inputs[1])
+    return source, values.T if turned else values, turned
 
 
 def _factor(folded: Array, weight: Array) -> float | None:
@@ -169,20 +181,6 @@ def _through(weight: Array, chain: list[ir.Node]) -> Array:
         feeds = {name: _precise(array) for name, array in feeds.items()}
         (values,) = cast("list[Array]", run.run(None, {str(_in(node).name): values, **feeds}))
     return values.astype(np.float32)
-
-
-def _masks_as_signs(graph: ir.Graph) -> None:
-    """A ReLU's backward pass: where its output is 0, 0, else g, is g times that output's sign."""
-    for node in _nodes(graph, "Where"):
-        test, zero, gradient = node.inputs
-        compare = cast(ir.Value, test).producer()
-        if compare is None or compare.op_type != "LessOrEqual" or _number(zero) != 0:
-            continue
-        rectified = _in(compare)
-        source = rectified.producer()
-        if _number(compare.inputs[1]) == 0 and source is not None and source.op_type == "Relu":
-            sign = _add(graph, node, "Sign", [rectified])
-            _replace(node, _add(graph, node, "Mul", [gradient, sign]))
 
 
 def _scales(graph: ir.Graph) -> None:
