@@ -104,8 +104,9 @@ def _onnx(
     sides = size or facts.size
     shape = _with_sides(proto, sides) if sides else None
     return OnnxClassifier(
-        proto, name, facts.classes, None, facts.preprocessing, shape=shape, notes=facts.notes
-    )
+        proto, name, facts.classes, facts.input, facts.preprocessing, facts.holdout,
+        shape=shape, notes=facts.notes,
+    )  # fmt: skip
 
 
 def _with_sides(proto: onnx.ModelProto, sides: tuple[int, int]) -> tuple[int, ...] | None:

@@ -14,6 +14,7 @@ from dripgate.cli.common import (
     show,
 )
 from dripgate.cli.reading import folders_option, range_option, read
+from dripgate.files import write_whole
 
 if TYPE_CHECKING:
     from dripgate.data import Reading
@@ -34,23 +35,27 @@ if TYPE_CHECKING:
     "--holdout", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
     help="Share kept from training, for 'fit' to learn thresholds on.",
 )  # fmt: skip
+@click.option("--onnx", type=click.Path(path_type=Path), help="Also write it as an ONNX file.")
 @seed_option
 @json_option
 def command(
     data: str, out: Path, arch: str, steps: int, batch: int, lr: float, flip: bool,
-    size: int | None, values: str, reading: "Reading", holdout: float, seed: int,
+    size: int | None, values: str, reading: "Reading", holdout: float, onnx: Path | None, seed: int,
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train a reference net on DATA: a folder, an archive, or a name such as mnist or digits."""
     from dripgate.training.first import train_first
     from dripgate.training.train import Recipe
 
-    parent_of(out)
+    for path in filter(None, (out, onnx)):
+        parent_of(path)
     dataset = read(data, size, reading=reading, values=values)
     recipe = Recipe(steps=steps, batch=batch, lr=lr, flip=flip, seed=seed)
     with progress(steps, "training") as step:
         trained = train_first(dataset, arch, recipe, holdout=holdout, progress=step)
     trained.classifier.save(out)
+    if onnx:
+        write_whole(onnx, trained.classifier.exported().file())
     line = (
         f"{out}: {arch}, {len(dataset.classes)} classes, accuracy {percent(trained.accuracy)} on "
         f"{len(dataset.test):,} test samples, {trained.seconds:.1f} s"

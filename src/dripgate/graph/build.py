@@ -108,10 +108,11 @@ def _taint(build: Builder, samples: ir.Value) -> ir.Value:
 
 def _name_outputs(graph: ir.Graph, outputs: dict[str, ir.Value]) -> None:
     taken = {value.name: value for node in graph for value in node.outputs}
+    taken |= {value.name: value for value in list(graph.initializers.values())}
     for name, value in outputs.items():
         other = taken.get(name)
         if other is not None and other is not value:
-            other.name = f"{name}.own"
+            other.name = f"{name}.own"  # an initializer is registered again by its new name
         value.name = name
     graph.outputs[:] = list(outputs.values())
     graph.sort()

@@ -136,7 +136,7 @@ def _torchscript(path: Path, trust: bool) -> Any:
             "--trust, else export the model to ONNX where it was made"
         )
     try:
-        return torch.jit.load(str(path), map_location="cpu")
+        return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         cause = str(error).strip().splitlines()[0][:200]
         raise ModelError(
