@@ -69,8 +69,8 @@ def test_how_folders_are_read_can_be_said(train, tmp_path, png):
             (tmp_path / "set" / side / f"{i}.png").write_bytes(png(seed=i + 100 * len(side)))
     code, _, err = train(tmp_path / "set")
     assert code == 2
-    assert "--layout classes" in err.splitlines()[-1]
-    code, found, _ = train(tmp_path / "set", "--layout", "classes")
+    assert "--folders classes" in err.splitlines()[-1]
+    code, found, _ = train(tmp_path / "set", "--folders", "classes")
     assert (code, found["classes"]) == (0, ["test", "train"])
 
 
@@ -166,3 +166,19 @@ def test_the_cache_is_emptied_and_nothing_else(train, dripgate, photos, tmp_path
         code, _, err = dripgate("purge", *arguments)
         assert code == 2
         assert cause in err.splitlines()[-1]
+
+
+def test_arrays_are_read_and_what_cannot_learn_from_them_says_so(train, tmp_path):
+    """Issue 12: reading is the same for all commands; a reference net takes images or audio."""
+    rng = np.random.default_rng(0)
+    for label in ("idle", "shake"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for i in range(20):
+            np.save(tmp_path / "set" / label / f"{i}.npy", rng.normal(size=(3, 16)))
+    np.save(tmp_path / "set/idle/long.npy", np.zeros((3, 17)))
+    code, _, err = train(tmp_path / "set")
+    assert code == 2
+    lines = err.splitlines()
+    assert any("in 2 classes, 1 files skipped" in line for line in lines)
+    assert any("idle/long.npy: shape (3, 17), expected (3, 16)" in line for line in lines)
+    assert "takes images or audio, found samples of shape (3, 16)" in lines[-1]

@@ -8,11 +8,14 @@ import zipfile
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dripgate.cli import describe
 from dripgate.data import Found, load, open_source, shadowed
 from dripgate.data.summary import FEW
+from dripgate.errors import DataError
 from dripgate.types import AudioInput, ImageInput
 
 SPEC = ImageInput(height=5, width=6, channels=3)
@@ -84,6 +87,25 @@ def test_files_in_a_split_but_in_no_class_are_counted(tree, pets):
         "in train/, but in no class folder": 1,
         "in unlabeled/, which is no split beside the others": 1,
     }
+
+
+NAMES = ["train", "Test Set", "val", "cat", "dog", "valid", "invalid", ".hid", "a\nb", "é",
+         "e\u0301", "..", "", "x" * 200, "eval", "site1"]  # fmt: skip
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.lists(st.sampled_from(NAMES), max_size=4), st.integers(0, 9)),
+                min_size=1, max_size=30))  # fmt: skip
+def test_every_file_is_used_or_counted_or_the_data_set_is_refused(pack, picture, places):
+    files = {"/".join([*folders, f"{i}.png"]): picture(content) if content else b"text"
+             for i, (folders, content) in enumerate(places)}  # fmt: skip
+    try:
+        found = load(pack(files, "set.zip"), SPEC, cache=False).found
+    except DataError as error:
+        assert len(str(error)) < 1000
+    else:
+        assert sum(classes(found).values()) + sum(unused(found).values()) == len(files)
+        assert all(line.isprintable() for line in describe.data(found))
 
 
 def test_many_reasons_do_not_fill_memory(tree, pets):

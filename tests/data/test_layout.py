@@ -68,20 +68,20 @@ def test_classes_that_are_called_like_splits_are_classes_and_it_is_said(tree, fo
     assert found(source.path) == {(None, label) for label in classes}
     (note,) = Layout.of(files(*folders), "set").notes
     assert "taken for a class, not a split" in note
-    assert "--layout splits" in note
+    assert "--folders splits" in note
 
 
 def test_splits_without_classes_are_refused(tree):
     """Case 05: test/ and train/ are no classes, unless somebody says so."""
     path = tree(files("train", "test"))
-    with pytest.raises(DataError, match=r"lie directly in test/, train/.*--layout classes"):
+    with pytest.raises(DataError, match=r"lie directly in test/, train/.*--folders classes"):
         found(path)
     assert found(path, "classes") == {(None, "train"), (None, "test")}
 
 
 def test_what_may_be_both_is_refused_with_both_ways_out(tree):
     path = tree(files("valid/may", "test/june"))
-    with pytest.raises(DataError, match="--layout splits or --layout classes"):
+    with pytest.raises(DataError, match="--folders splits or --folders classes"):
         found(path)
     assert found(path, "splits") == {("train", "may"), ("test", "june")}
     assert found(path, "classes") == {(None, "valid"), (None, "test")}

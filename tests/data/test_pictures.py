@@ -80,6 +80,15 @@ def test_a_jpeg_with_clusters_of_zeros_is_unreadable():
         assert re.match("lost in part|.*truncated", refused(lost))
 
 
+@pytest.mark.parametrize("behind", [bytes(4096), bytes(4096) + b"\xff\xd9", saved(scene(1))])
+def test_what_lies_behind_a_jpeg_is_no_damage_and_hides_none(behind):
+    """Cameras pad to whole sectors, and append a preview or a film."""
+    whole = saved(scene(size=(640, 480)), quality=90)
+    assert (decode(whole + behind, RGB) == decode(whole, RGB)).all()
+    cut = whole[: len(whole) // 2].rstrip(b"\xff") + b"\xff\xd9"
+    assert "lost in part" in refused(cut + behind)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 255),

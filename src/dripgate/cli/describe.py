@@ -52,6 +52,39 @@ def gate(info: GateInfo) -> list[str]:
     return lines
 
 
+def data(found: Found) -> list[str]:
+    """A data set's summary, in lines for people: classes, splits, what is not used, and notes."""
+    train, test = (sum(getattr(row, side) for row in found.classes) for side in ("train", "test"))
+    lines = [
+        f"{one_line(found.name)}: {train:,} train and {test:,} test samples in "
+        f"{sum(row.train + row.test > 0 for row in found.classes)} classes, "
+        f"{found.not_used:,} files skipped"
+    ]
+    for row in found.classes[:_ROWS]:
+        gone = f", {row.unreadable:,} cannot be read" if row.unreadable else ""
+        counts = f"{row.train:>7,} train {row.test:>6,} test{gone}"
+        lines.append(f"  class {one_line(row.name):<16} {counts}")
+    if len(found.classes) > _ROWS:
+        lines.append(f"  … and {len(found.classes) - _ROWS:,} more classes; all are in --json")
+    lines += [
+        f"  split {one_line(folder) + '/':<16} {split.files:>7,} files, for {split.side}"
+        for folder, split in found.splits.items()
+    ]
+    lines += unused(found.unused)
+    return lines + [f"  note: {one_line(note)}" for note in found.notes]
+
+
+def unused(piles: Mapping[str, Pile]) -> list[str]:
+    """What was not used, in lines for people: by reason, the largest first, with examples."""
+    lines = []
+    for reason, pile in sorted(piles.items(), key=lambda item: -item[1].count):
+        more = ", …" if pile.count > len(pile.examples) else ""
+        # Causes that differ in their numbers are with the examples.
+        text = f"{', '.join(pile.examples)}{more}" + ("" if "…" in reason else f": {reason}")
+        lines.append(f"  skipped {pile.count:,}: {one_line(text)}")
+    return lines
+
+
 _ENDS = {"softmax": "softmax", "sigmoid": "a sigmoid per class (multi-label)"}
 
 
@@ -80,42 +113,6 @@ def cuts_as_data(looked_at: list[Candidate]) -> list[dict[str, object]]:
          "problem": found.problem or None}
         for found in looked_at
     ]  # fmt: skip
-def data(found: Found) -> list[str]:
-    """A data set's summary, in lines for people: classes, splits, what is not used, and notes."""
-    train, test = (sum(getattr(row, side) for row in found.classes) for side in ("train", "test"))
-    lines = [
-        f"{printable(found.name)}: {train:,} train and {test:,} test samples in "
-        f"{sum(row.train + row.test > 0 for row in found.classes)} classes, "
-        f"{found.not_used:,} files skipped"
-    ]
-    for row in found.classes[:_ROWS]:
-        gone = f", {row.unreadable:,} cannot be read" if row.unreadable else ""
-        counts = f"{row.train:>7,} train {row.test:>6,} test{gone}"
-        lines.append(f"  class {printable(row.name):<16} {counts}")
-    if len(found.classes) > _ROWS:
-        lines.append(f"  … and {len(found.classes) - _ROWS:,} more classes; all are in --json")
-    lines += [
-        f"  split {printable(folder) + '/':<16} {split.files:>7,} files, for {split.side}"
-        for folder, split in found.splits.items()
-    ]
-    lines += unused(found.unused)
-    return lines + [f"  note: {printable(note)}" for note in found.notes]
-
-
-def unused(piles: Mapping[str, Pile]) -> list[str]:
-    """What was not used, in lines for people: by reason, the largest first, with examples."""
-    lines = []
-    for reason, pile in sorted(piles.items(), key=lambda item: -item[1].count):
-        more = ", …" if pile.count > len(pile.examples) else ""
-        # Causes that differ in their numbers are with the examples.
-        text = f"{', '.join(pile.examples)}{more}" + ("" if "…" in reason else f": {reason}")
-        lines.append(f"  skipped {pile.count:,}: {printable(text)}")
-    return lines
-
-
-def printable(text: str) -> str:
-    """Text on one line: newlines and control characters as their escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:

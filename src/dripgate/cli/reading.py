@@ -12,8 +12,8 @@ from dripgate.data import READINGS, Dataset, Reading, infer, load, open_source, 
 from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
 
-layout_option = click.option(
-    "--layout", "reading", type=click.Choice(READINGS), default="auto", show_default=True,
+folders_option = click.option(
+    "--folders", "reading", type=click.Choice(READINGS), default="auto", show_default=True,
     help="Whether DATA's top folders are splits (train, test, …) or classes.",
 )  # fmt: skip
 
@@ -37,7 +37,7 @@ def read(
     """The decoded data set; says what was found in it and what is not used (``Dataset.found``).
 
     size: the side that images are resized to. values: what part of 16-bit pictures is used, as
-    --range says. spec: what the model takes; it goes before both.
+    --range says. spec: what the model takes; it goes before size.
     """
     if said := shadowed(data):
         say(f"  note: {said}")
@@ -47,8 +47,10 @@ def read(
         spec, notes = infer(source)
         if isinstance(spec, ImageInput):
             spec = msgspec.structs.replace(
-                spec, height=size or spec.height, width=size or spec.width, range=used or spec.range
+                spec, height=size or spec.height, width=size or spec.width
             )
+    if used and isinstance(spec, ImageInput):
+        spec = msgspec.structs.replace(spec, range=used)
     with progress(None, f"reading {data}:") as seen:
         dataset = load(source, spec, progress=seen)
     found = msgspec.structs.replace(dataset.found, notes=(*notes, *dataset.found.notes))

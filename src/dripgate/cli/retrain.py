@@ -16,7 +16,7 @@ from dripgate.cli.common import (
     show,
 )
 from dripgate.cli.models import Described, model_options
-from dripgate.cli.reading import layout_option
+from dripgate.cli.reading import folders_option
 
 if TYPE_CHECKING:
     from dripgate.data import Dataset, Reading
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="What the model was first trained on.")
 @model_options
-@layout_option
+@folders_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New model file.")
 @click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 @json_option
 def command(
     store: Path, data: str, described: Described, out: Path, gate_out: Path | None,
-    labels: Path | None, from_scratch: bool, steps: int | None, weigh: "Weigh",
-    reading: "Reading", keep: str, seed: int, json_path: Path | None,
+    labels: Path | None, from_scratch: bool, steps: int | None, weigh: "Weigh", reading: "Reading",
+    keep: str, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
     import msgspec
@@ -95,9 +95,7 @@ def command(
     }, json_path)  # fmt: skip
 
 
-def _trainable(
-    described: Described, data: str, reading: "Reading"
-) -> "tuple[Classifier, Dataset]":
+def _trainable(described: Described, data: str, reading: "Reading") -> "tuple[Classifier, Dataset]":
     """A torch classifier with its data; for weights that say nothing, what the data and options do.
 
     Raises ModelError or UserError.

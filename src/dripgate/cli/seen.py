@@ -10,6 +10,7 @@ from dripgate.cli import describe
 from dripgate.data import Finding, Unused, class_of, iter_files
 from dripgate.errors import DataError
 from dripgate.media import remarks
+from dripgate.text import one_line
 from dripgate.types import ImageInput, InputSpec, Reason, Sample, Verdict
 
 
@@ -25,13 +26,12 @@ class Seen(msgspec.Struct):
 
     def lines(self) -> list[str]:
         """For people."""
-        found = [f"{describe.printable(label)} {n:,}" for label, n in sorted(self.folders.items())]
+        found = [f"{one_line(label)} {n:,}" for label, n in sorted(self.folders.items())]
         if found and self.elsewhere:
             found.append(f"in no class folder {self.elsewhere:,}")
         lines = [f"class folders  {', '.join(found)}"] if found else []
         lines += [
-            f"  note: {pile.count:,} samples have {what}: "
-            f"{describe.printable(', '.join(pile.examples))}"
+            f"  note: {pile.count:,} samples have {what}: {one_line(', '.join(pile.examples))}"
             for what, pile in self.remarks.reasons.items()
         ]
         return lines + describe.unused(self.unused.reasons)

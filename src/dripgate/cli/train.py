@@ -13,7 +13,7 @@ from dripgate.cli.common import (
     seed_option,
     show,
 )
-from dripgate.cli.reading import layout_option, range_option, read
+from dripgate.cli.reading import folders_option, range_option, read
 from dripgate.files import write_whole
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--flip", is_flag=True, help="Also mirror images (not for digits or text).")
 @click.option("--size", type=int, help="Side of the square that images are resized to.")
 @range_option
-@layout_option
+@folders_option
 @click.option(
     "--holdout", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
     help="Share kept from training, for 'fit' to learn thresholds on.",
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 @json_option
 def command(
     data: str, out: Path, arch: str, steps: int, batch: int, lr: float, flip: bool,
-    size: int | None, values: str, reading: "Reading", holdout: float, onnx: Path | None,
-    seed: int, json_path: Path | None,
+    size: int | None, values: str, reading: "Reading", holdout: float, onnx: Path | None, seed: int,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train a reference net on DATA: a folder, an archive, or a name such as mnist or digits."""
     from dripgate.training.first import train_first

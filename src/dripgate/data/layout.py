@@ -17,6 +17,7 @@ import msgspec
 
 from dripgate.data.names import Side, is_archive
 from dripgate.errors import DataError
+from dripgate.text import one_line
 
 #: How a tree is read: found out, or said by the user.
 Reading = Literal["auto", "splits", "classes"]
@@ -183,20 +184,20 @@ def _sides(tree: _Tree, what: str, reading: Reading) -> tuple[dict[str, Side], l
         raise DataError(
             f"{what}: files lie directly in {_listed(sorted(named))}, which are names of splits, "
             "and there are no class folders in them; make one per class in each, or say "
-            "--layout classes if these are the classes"
+            "--folders classes if these are the classes"
         )
     if others and not _surely(filled):
         return {}, _as_class(named, others)
     if "train" not in filled.values():
         raise DataError(
             f"{what}: {_listed(sorted(filled))} is for testing, and there is nothing to learn "
-            "from; add a train/ with the same class folders, or say --layout classes"
+            "from; add a train/ with the same class folders, or say --folders classes"
         )
     if _fits(tree, filled):
         return named, []
     raise DataError(
         f"{what}: {_listed(sorted(named))} may be splits or classes: no folder is in two of them; "
-        "say --layout splits or --layout classes"
+        "say --folders splits or --folders classes"
     )
 
 
@@ -234,10 +235,10 @@ def _deeper(tree: _Tree) -> list[str]:
 def _as_class(named: Iterable[str], others: list[str]) -> list[str]:
     return [
         f"{_listed(sorted(named))} taken for a class, not a split, because {_listed(others)} "
-        "stand beside it; --layout splits overrules that"
+        "stand beside it; --folders splits overrules that"
     ]
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"{name}/" for name in names[:4])
+    shown = ", ".join(f"{one_line(name)}/" for name in names[:4])
     return shown + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")

@@ -47,19 +47,20 @@ def lost(payload: bytes, image: Image.Image, draft: tuple[int, int]) -> str:
     if not segments or segments[-1].marker != 0xDA:
         return ""
     scan = segments[-1].end
-    if payload.find(_SECTOR, scan) >= 0 and not _zeros_are_flat(payload, segments):
+    end = payload.find(_EOI, scan)  # what follows, as padding or another picture, is no concern
+    end = len(payload) if end < 0 else end
+    if payload.find(_SECTOR, scan, end) >= 0 and not _zeros_are_flat(payload, segments):
         return "lost in part: 512 or more zeros within its data, as a card leaves them"
     frame = next((s for s in segments if s.marker in _BASELINE), None)
     if frame is None:
         return ""
     if expected := _restarts(payload, segments, frame):
-        found = len(re.findall(rb"\xff[\xd0-\xd7]", payload[scan:]))
+        found = len(re.findall(rb"\xff[\xd0-\xd7]", payload[scan:end]))
         if found < expected:
             return _EARLY
     if not _ends_in_grey(image):
         return ""
     # Grey may be what was photographed: then nothing changes where more data follows.
-    end = payload.rfind(_EOI)
     longer = payload[:end] + _FILL + payload[end:]
     with Image.open(io.BytesIO(longer), formats=("JPEG",)) as again:
         again.draft(None, draft)
