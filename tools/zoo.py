@@ -170,7 +170,7 @@ def try_module(model: torch.nn.Module, example: torch.Tensor) -> Row:
     if reference is None:
         row |= {"reference": "differences", "axis": "unknown"}
         row["alpha_error"] = zoo_reference.by_differences(
-            head, cut.name, target, alpha, cut.channel, cut.tokens
+            head, {cut.name: target, str(opened.given.name): x}, target, alpha, cut.channel, cut.tokens
         )
     else:
         row |= {"reference": f"autograd at {reference.source}", "axis": reference.axis}
@@ -195,7 +195,7 @@ def try_file(path: Path) -> Row:
     cut = chosen.cut
     row |= {"reference": "none: rounding has no slope" if quantised else "differences", "axis": "unknown"}
     row["alpha_error"] = None if quantised else zoo_reference.by_differences(
-        head, cut.name, target, alpha, cut.channel, cut.tokens
+        head, {cut.name: target, str(opened.given.name): x}, target, alpha, cut.channel, cut.tokens
     )
     if values.dtype.kind in "iu":
         row["logits_error"] = None
@@ -212,7 +212,7 @@ def gate(opened: Opened, chosen: Any, x: np.ndarray, source: bytes) -> Row:
     spec = ArrayInput(shape=tuple(x.shape[1:]))
     thresholds = Thresholds(low=(None,) * classes, high=(None,) * classes, quality_low=None)
     notes, ended = list(opened.notes), opened.head.ends
-    nodes = sum(1 for _ in opened.model.graph)
+    nodes = len(opened_nodes(opened))
     begin = time.monotonic()
     given = opened.given.dtype
     opened.given.dtype = ir.DataType.FLOAT if given in (ir.DataType.UINT8, ir.DataType.INT8) else given
@@ -227,7 +227,8 @@ def gate(opened: Opened, chosen: Any, x: np.ndarray, source: bytes) -> Row:
         "target": cut.name, "shape": ["N" if s < 0 else s for s in cut.shape],
         "channel": cut.channel, "tokens": cut.tokens, "guess": cut.guess, "ends": ended,
         "cuts": len(opened.cuts), "passed": len(chosen.looked_at) - 1, "notes": notes,
-        "nodes": nodes, "added": built.added, "build_seconds": round(building, 2),
+        "nodes": nodes,
+        "added": len(onnx.load_model_from_string(built.model).graph.node) - nodes, "build_seconds": round(building, 2),
         "numbers": (values, results["alpha"], results["logits"], head_model),
     }  # fmt: skip
 
@@ -253,10 +254,10 @@ def head_of(opened: Opened, cut: Cut, x: np.ndarray) -> tuple[onnx.ModelProto, n
         waiting += node.input
     nodes = [node for node in proto.graph.node if id(node) in needed]
     used = {value for node in nodes for value in node.input}
+    past = [value for value in proto.graph.input if value.name in used]  # for its size only
     del proto.graph.input[:]
     proto.graph.input.append(onnx.helper.make_tensor_value_info(name, 1, [None] * values.ndim))
-    if str(opened.given.name) in used:
-        raise ValueError("the samples reach the logits past the cut")
+    proto.graph.input.extend(past)
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
     del proto.graph.output[0]
@@ -264,6 +265,17 @@ def head_of(opened: Opened, cut: Cut, x: np.ndarray) -> tuple[onnx.ModelProto, n
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(stored)
     return proto, values
+
+
+def opened_nodes(opened: Opened) -> list[ir.Node]:
+    """The classifier's own operators up to its logits, without what was added to look at cuts."""
+    needed, waiting = set(), [opened.head.origin]
+    while waiting:
+        node = waiting.pop().producer()
+        if node is not None and node not in needed:
+            needed.add(node)
+            waiting += [value for value in node.inputs if value is not None]
+    return list(needed)
 
 
 def own(logits: np.ndarray, opened: Opened) -> np.ndarray:

@@ -42,7 +42,7 @@ TORCHVISION: dict[str, tuple[int, dict[str, Any]]] = {
 #: timm's module → (model, side, arguments); side None is the model's own.
 TIMM: dict[str, tuple[str, int | None, dict[str, Any]]] = {
     "beit": ("beit_base_patch16_224", None, {"depth": 3, "embed_dim": 192, "num_heads": 3}),
-    "byoanet": ("eca_halonext26ts", 128, {}),
+    "byoanet": ("eca_halonext26ts", None, {}),
     "byobnet": ("test_byobnet", 96, {}),
     "cait": ("cait_xxs24_224", None, {"depth": 4}),
     "coat": ("coat_lite_tiny", None, {}),
@@ -152,18 +152,18 @@ _CLIP: dict[str, Any] = {"vision_config": _VIT}
 #: Class → (side, the configuration's own arguments).
 IMAGES: dict[str, tuple[int, dict[str, Any]]] = {
     "BeitForImageClassification": (64, _VIT),
-    "BitForImageClassification": (64, {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [1, 1]}),
+    "BitForImageClassification": (64, {"embedding_size": 32, "hidden_sizes": [64, 128], "depths": [1, 1], "num_groups": 8}),
     "CLIPForImageClassification": (64, _CLIP),
     "ConvNextForImageClassification": (64, {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 2, 1]}),
     "ConvNextV2ForImageClassification": (64, {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 2, 1]}),
-    "CvtForImageClassification": (64, {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 1, 2]}),
+    "CvtForImageClassification": (64, {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 1, 2], "drop_path_rate": [0.0, 0.0, 0.0]}),
     "Data2VecVisionForImageClassification": (64, _VIT),
     "DeiTForImageClassification": (64, _VIT),
     "DeiTForImageClassificationWithTeacher": (64, _VIT),
     "Dinov2ForImageClassification": (64, _VIT),
     "Dinov2WithRegistersForImageClassification": (64, _VIT),
     "DonutSwinForImageClassification": (64, _SWIN),
-    "EfficientNetForImageClassification": (64, {"num_block_repeats": [1, 1, 1, 1, 1, 1, 1], "width_coefficient": 0.5, "hidden_dim": 320}),
+    "EfficientNetForImageClassification": (64, {"num_block_repeats": [1, 1, 1, 1, 1, 1, 1], "width_coefficient": 0.5, "hidden_dim": 640}),
     "FocalNetForImageClassification": (64, {"image_size": 64, "embed_dim": 32, "depths": [1, 1, 2], "focal_levels": [2, 2, 2], "focal_windows": [3, 3, 3]}),
     "HGNetV2ForImageClassification": (64, {}),
     "HieraForImageClassification": (64, {"image_size": [64, 64], "embed_dim": 32, "depths": [1, 1, 2], "num_heads": [1, 2, 4], "masked_unit_size": [4, 4], "query_stride": [2, 2], "num_query_pool": 2}),
@@ -297,4 +297,5 @@ def perturb(model: nn.Module, example: Tensor, seed: int = 0) -> None:
             norm.momentum = norm.own_momentum
             del norm.own_momentum
             if norm.running_var is not None:
-                norm.running_var.mul_(1 + 0.1 * torch.rand_like(norm.running_var)).add_(1e-3)
+                mean = norm.running_var.mean()
+                norm.running_var.mul_(0.5).add_(mean * (0.5 + 0.1 * torch.rand_like(norm.running_var)))

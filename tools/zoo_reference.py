@@ -167,7 +167,7 @@ def _torch_axis(calls: list[Call], tensor: Tensor, depth: int) -> int | None:
 
 
 def by_differences(
-    head: onnx.ModelProto, name: str, target: np.ndarray, alpha: np.ndarray, channel: int,
+    head: onnx.ModelProto, feeds: dict[str, np.ndarray], target: np.ndarray, alpha: np.ndarray, channel: int,
     tokens: tuple[int, int] | None,
 ) -> float:  # fmt: skip
     """How far α is from central differences of the head's graph along random directions.
@@ -177,7 +177,13 @@ def by_differences(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(head.SerializeToString(), options)
-    flat = lambda x: session.run(None, {name: x.astype(np.float32)})[0].reshape(len(x), -1)  # noqa: E731
+    taken = [value.name for value in session.get_inputs()]
+
+    def flat(values: np.ndarray) -> np.ndarray:
+        given = {**feeds, taken[0]: values.astype(np.float32)}
+        found: np.ndarray = session.run(None, {name: given[name] for name in taken})[0]
+        return found.reshape(len(values), -1)
+
     logits = flat(target)
     predicted = logits.argmax(axis=1)
     sides = (logits[:, 0] > 0).astype(float)

@@ -161,7 +161,7 @@ def _fold(graph: ir.Graph, runs: list[Seen], data: set[ir.Value]) -> None:
             first, last = arrays[0], arrays[-1]
             same = first.dtype == last.dtype and np.array_equal(first, last)
             if same and first.nbytes <= max(FOLDED, _bytes_into(node)) and not value.is_graph_output():
-                tensor = ir.tensor(np.ascontiguousarray(first), name=f"{value.name}.folded")
+                tensor = ir.tensor(np.array(first, order="C"), name=f"{value.name}.folded")
                 constant = ir.val(
                     tensor.name, tensor.dtype, ir.Shape(first.shape), const_value=tensor
                 )

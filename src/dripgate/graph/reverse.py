@@ -7,6 +7,9 @@ from dripgate.graph.cut import Cut
 from dripgate.graph.rules import RULES, SEVERAL, NoRule
 from dripgate.graph.rules.pool import CELL_SUMS
 
+#: Comparisons, places and counts have no slope; quantised integers count as the numbers they mean.
+_STEPS = {ir.DataType.BOOL, ir.DataType.INT64}
+
 
 def alpha(build: Builder, target: Cut, logits: ir.Value, cotangent: ir.Value) -> ir.Value:
     """α (N, K): the mean over the target's cells of cotangent · ∂logits/∂A.
@@ -20,6 +23,7 @@ def alpha(build: Builder, target: Cut, logits: ir.Value, cotangent: ir.Value) ->
     total = means[0]
     for mean in means[1:]:
         total = build.add(total, mean)
+    total = build.expand(total, target.shape, [target.channel])
     return build.reshape(total, (target.shape[0], target.shape[target.channel]))
 
 
@@ -63,7 +67,7 @@ def _contributions(
         if rule is None:
             raise NoRule(f"{node.op_type} ('{node.name}')")
         for i, value in enumerate(node.inputs):
-            if value is None or value not in wanted:
+            if value is None or value not in wanted or value.dtype in _STEPS:
                 continue
             short = CELL_SUMS.get(node.op_type) if value is target and sums else None
             g = given if node.op_type in SEVERAL else given[0]

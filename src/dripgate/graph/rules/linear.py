@@ -1,6 +1,7 @@
 """The chain rule of products with weights: matrices, convolutions, Einstein sums."""
 
 import math
+import string
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +16,10 @@ def _matmul(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     """Y = A · B: ∂A = G · Bᵀ, ∂B = Aᵀ · G, summed over what was broadcast."""
     x, y = source(node, i)
     other, _ = source(node, 1 - i)
-    if min(len(b.shapes[x]), len(b.shapes[other])) < 2:
-        raise NoRule("MatMul with a vector")
+    if len(b.shapes[x]) < 2:
+        raise NoRule("MatMul whose vector depends on the sample")
+    if len(b.shapes[other]) == 1:
+        return _by_vector(b, g, other, i)
     if i == 0:
         g = b.expand(g, b.shapes[y], [-1])
         if len(b.shapes[other]) == len(b.shapes[g]) == 2:
@@ -30,6 +33,14 @@ def _matmul(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     full = (*b.shapes[y][:-2], rows, b.shapes[x][-1])
     kept = (*b.shapes[x][:-2], rows, b.shapes[x][-1])
     return b.sum_to(product, full, kept)
+
+
+def _by_vector(b: Builder, g: ir.Value, vector: ir.Value, i: int) -> ir.Value:
+    """Y = A · v: ∂A = g vᵀ; Y = v · B: ∂B = v gᵀ."""
+    sizes, (n,) = b.shapes[g], b.shapes[vector]
+    if i == 0:
+        return b.mul(b.reshape(g, (*sizes, 1)), vector)
+    return b.mul(b.reshape(g, (*sizes[:-1], 1, sizes[-1])), b.reshape(vector, (n, 1)))
 
 
 def _gemm_of(b: Builder, g: ir.Value, weight: ir.Value, *, turned: bool) -> ir.Value:
@@ -54,20 +65,40 @@ def _gemm(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
 
 @rule("Einsum")
 def _einsum(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
-    """Y = Σ A · B over letters: ∂A is such a sum of G and the others, with A's letters."""
-    equation = str(attribute(node, "equation", "")).replace(" ", "")
-    terms, _, out = equation.partition("->")
-    letters = terms.split(",")
+    """Y = Σ A · B over letters: ∂A is such a sum of G and the others, with A's letters.
+
+    Along a letter that A alone has, its gradient is the same everywhere.
+    """
+    x, y = source(node, i)
+    letters, out = _letters(node, [len(b.shapes[source(node, n)[0]]) for n in range(len(node.inputs))])
     mine = letters[i]
     others = [n for n in range(len(letters)) if n != i]
+    if len(set(mine)) < len(mine):
+        raise NoRule(f"Einsum of a diagonal, '{attribute(node, 'equation', '')}'")
     known = set(out).union(*(letters[n] for n in others))
-    if "." in equation or not out or len(set(mine)) < len(mine) or not set(mine) <= known:
-        raise NoRule(f"Einsum '{equation}'")
-    x, y = source(node, i)
+    kept = [n for n, letter in enumerate(mine) if letter in known]
     g = b.expand(g, b.shapes[y])
     values = [g, *(source(node, n)[0] for n in others)]
-    text = ",".join([out, *(letters[n] for n in others)])
-    return b("Einsum", *values, shape=b.shapes[x], equation=f"{text}->{mine}")
+    equation = ",".join([out, *(letters[n] for n in others)]) + "->" + "".join(mine[n] for n in kept)
+    shape = b.shapes[x]
+    found = b("Einsum", *values, shape=tuple(shape[n] for n in kept), equation=equation)
+    return b.reshape(found, [size if n in kept else 1 for n, size in enumerate(shape)])
+
+
+def _letters(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The operands' letters and the result's, with letters in place of an ellipsis."""
+    equation = str(attribute(node, "equation", "")).replace(" ", "")
+    left, arrow, out = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        once = sorted(c for c in set(left) - {",", "."} if left.count(c) == 1)
+        out = ("..." if "..." in left else "") + "".join(once)
+    spare = [c for c in string.ascii_letters if c not in equation]
+    hidden = [rank - len(t.replace(".", "")) for t, rank in zip(terms, ranks, strict=True)]
+    dots = "".join(spare[: max([0, *(h for h, t in zip(hidden, terms, strict=True) if "..." in t)])])
+    if any("..." in t and h != len(dots) for h, t in zip(hidden, terms, strict=True)):
+        raise NoRule(f"Einsum '{equation}', whose ellipses differ in length")
+    return [t.replace("...", dots) for t in terms], out.replace("...", dots)
 
 
 @rule("Conv")
@@ -103,11 +134,14 @@ def _conv_transpose(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     rank = len(kernel)
     stride = attribute(node, "strides", [1] * rank)
     dilation = attribute(node, "dilations", [1] * rank)
-    if str(attribute(node, "auto_pad", "NOTSET")) != "NOTSET" or "output_shape" in node.attributes:
-        raise NoRule("ConvTranspose with auto_pad or output_shape")
-    before = attribute(node, "pads", [0] * 2 * rank)[:rank]
-    g = b.expand(g, b.shapes[y])
     reach = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(sizes, stride, dilation, kernel)]  # noqa: B905
+    mode = str(attribute(node, "auto_pad", "NOTSET"))
+    before = attribute(node, "pads", [0] * 2 * rank)[:rank]
+    if mode.startswith("SAME") or "output_shape" in node.attributes:
+        more = attribute(node, "output_padding", [0] * rank)
+        total = [max(r + m - o, 0) for r, m, o in zip(reach, more, out, strict=True)]
+        before = [t - t // 2 if mode != "SAME_UPPER" else t // 2 for t in total]
+    g = b.expand(g, b.shapes[y])
     after = [r - o - p for r, o, p in zip(reach, out, before, strict=True)]
     g = b.pad(g, [0, 0, *before], [0, 0, *after])
     return b(

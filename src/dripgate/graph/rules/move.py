@@ -69,8 +69,14 @@ def _expand(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     x, y = source(node)
     full, shape = b.shapes[y], b.shapes[x]
     padded = (1,) * (len(full) - len(shape)) + shape
-    if any(s not in (1, f) for s, f in zip(padded, full, strict=True)):
-        raise NoRule("Tile of more than single rows")
+    rows = [a for a, (s, f) in enumerate(zip(padded, full, strict=True)) if s not in (1, f)]
+    for axis in reversed(rows):  # as (times, rows), of which the first is summed
+        g = b.expand(g, full, [axis])
+        now, times = b.shapes[g], full[axis] // padded[axis]
+        apart = (*now[:axis], times, padded[axis], *now[axis + 1 :])
+        g = b.sum(b.reshape(g, apart), [axis], apart)
+        g = b.reshape(g, (*now[:axis], padded[axis], *now[axis + 1 :]))
+    full = tuple(padded[a] if a in rows else size for a, size in enumerate(full))
     return b.sum_to(g, full, shape)
 
 

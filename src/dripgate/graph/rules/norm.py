@@ -124,15 +124,27 @@ def _reduced_extreme(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value
     return b.mul(b.div(flags, b.reduce("ReduceSum", flags, axes)), kept(b, node, g))
 
 
-@rule("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")
+@rule("CumSum")
+def _cumulative(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
+    """Each value is in all later sums: the sum of their gradients, from the other end."""
+    x, _ = source(node)
+    g = b.expand(g, b.shapes[x])
+    return b(
+        "CumSum", g, node.inputs[1], shape=b.shapes[x], reverse=1 - attribute(node, "reverse", 0),
+        exclusive=attribute(node, "exclusive", 0),
+    )  # fmt: skip
+
+
+@rule("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum")
 def _reduced_norm(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
-    """L1: sign x. L2: x / y. Σx²: 2x. log Σeˣ: e^(x - y)."""
+    """L1: sign x. L2: x / y. Σx²: 2x. log Σeˣ: e^(x - y). log Σx: e^-y."""
     x, y = source(node)
     g, y = kept(b, node, g), kept(b, node, y)
     slope = {
         "ReduceL1": lambda: b.unary("Sign", x),
         "ReduceL2": lambda: b.div(x, y),
         "ReduceSumSquare": lambda: b.mul(x, 2.0),
+        "ReduceLogSum": lambda: b.unary("Exp", b.unary("Neg", y)),
         "ReduceLogSumExp": lambda: b.unary("Exp", b.sub(x, y)),
     }[node.op_type]()
     return b.mul(g, slope)
