@@ -10,7 +10,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy bench-price
-.PHONY: bench-litert bench-run soak soak-uplink bench-uplink embed-tools embed-test bench-embed clean
+.PHONY: tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink embed-tools embed-test bench-embed clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -98,6 +98,15 @@ $(LITERT)/.ready: pyproject.toml constraints.txt
 
 bench-litert: $(LITERT)/.ready ## LiteRT and int8 beside onnxruntime: docs/results/price.json
 	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(LITERT)/bin/python tools/bench_litert.py
+
+# tf2onnx and TensorFlow are 2.2 GB, and no dependency: only .tflite files need them.
+TFLITE = $$($(BIN)/python -c 'from dripgate.fit.tflite import tools; print(tools())')
+tflite-tools: $(READY) ## what converts .tflite files, in an environment of its own
+	$(PYTHON) -m venv $(TFLITE)
+	$(TFLITE)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) tf2onnx==1.17.0 tensorflow==2.21.0
+
+bench-files: $(READY) ## classifiers as files (DRIPGATE_MODELS, DRIPGATE_DATA): docs/results/files.json
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_files.py
 
 embed-tools: ## the Arm compiler and QEMU, from Debian's packages, where they are not installed
 	@command -v arm-none-eabi-gcc >/dev/null && command -v qemu-system-arm >/dev/null || \

@@ -16,7 +16,7 @@ from dripgate.data import Dataset, Source, open_source
 from dripgate.errors import MissingExtra, ModelError
 from dripgate.fit import fit as fitting
 from dripgate.fit import tflite
-from dripgate.fit.metadata import facts_of
+from dripgate.fit.metadata import Facts, facts_of, hugging_face
 from dripgate.gate import Gate
 from dripgate.graph.classifier import OnnxClassifier
 from dripgate.graph.read import load
@@ -79,7 +79,14 @@ def open_model(
         raise MissingExtra(f"a model that is no .onnx or .tflite file ({_short(model)})", "train")
     from dripgate.training.foreign import open_torch
 
-    return open_torch(model, data, weights=weights, trust=trust, size=size)
+    text = str(model)
+    facts = hugging_face(Path(text[3:])) if text.startswith("hf:") else Facts()
+    found = open_torch(model, data, weights=weights, trust=trust, size=size or facts.size)
+    return found.with_(
+        classes=facts.classes or found.classes,
+        preprocessing=facts.preprocessing or found.preprocessing,
+        notes=(*found.notes, *facts.notes),
+    )
 
 
 def _is_named(model: str) -> bool:
@@ -97,8 +104,9 @@ def _onnx(
     sides = size or facts.size
     shape = _with_sides(proto, sides) if sides else None
     return OnnxClassifier(
-        proto, name, facts.classes, None, facts.preprocessing, shape=shape, notes=facts.notes
-    )
+        proto, name, facts.classes, facts.input, facts.preprocessing, facts.holdout,
+        shape=shape, notes=facts.notes,
+    )  # fmt: skip
 
 
 def _with_sides(proto: onnx.ModelProto, sides: tuple[int, int]) -> tuple[int, ...] | None:

@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 import pytest
-from dripgate.training.graph import with_thresholds
+from dripgate.graph.build import with_thresholds
 
 from dripgate.errors import StoreError
 from dripgate.gate import Gate

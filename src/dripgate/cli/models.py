@@ -1,6 +1,7 @@
 """The options by which a user says which model it is, and what its file cannot say."""
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,11 +28,11 @@ class Described(NamedTuple):
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--model and all that says more of it, as one argument ``described`` of the command."""
 
+    @wraps(command)  # with the options that it has already
     def wrapped(**options: Any) -> Any:
         taken = {name: options.pop(name) for name in _NAMES}
         return command(described=_described(**taken), **options)
 
-    wrapped.__doc__, wrapped.__name__ = command.__doc__, command.__name__
     made: Callable[..., Any] = wrapped
     for option in reversed(_OPTIONS):
         made = option(made)

@@ -12,6 +12,7 @@ from dripgate.cli.common import (
     seed_option,
     show,
 )
+from dripgate.files import write_whole
 
 
 @click.command("train")
@@ -27,23 +28,27 @@ from dripgate.cli.common import (
     "--holdout", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
     help="Share kept from training, for 'fit' to learn thresholds on.",
 )  # fmt: skip
+@click.option("--onnx", type=click.Path(path_type=Path), help="Also write it as an ONNX file.")
 @seed_option
 @json_option
 def command(
     data: str, out: Path, arch: str, steps: int, batch: int, lr: float, flip: bool,
-    size: int | None, holdout: float, seed: int, json_path: Path | None,
+    size: int | None, holdout: float, onnx: Path | None, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train a reference net on DATA: a folder, an archive, or a name such as mnist or digits."""
     from dripgate.cli.reading import read
     from dripgate.training.first import train_first
     from dripgate.training.train import Recipe
 
-    parent_of(out)
+    for path in filter(None, (out, onnx)):
+        parent_of(path)
     dataset = read(data, size)
     recipe = Recipe(steps=steps, batch=batch, lr=lr, flip=flip, seed=seed)
     with progress(steps, "training") as step:
         trained = train_first(dataset, arch, recipe, holdout=holdout, progress=step)
     trained.classifier.save(out)
+    if onnx:
+        write_whole(onnx, trained.classifier.exported().file())
     line = (
         f"{out}: {arch}, {len(dataset.classes)} classes, accuracy {percent(trained.accuracy)} on "
         f"{len(dataset.test):,} test samples, {trained.seconds:.1f} s"

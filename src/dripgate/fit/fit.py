@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from dripgate import __version__
-from dripgate.data import Dataset, Source, Split
+from dripgate.data import Dataset, Source, Split, infer_input, open_source
 from dripgate.errors import DataError
 from dripgate.fit.brought import Brought, Said, bring
 from dripgate.fit.reference import learn_quality_range
@@ -38,7 +38,7 @@ from dripgate.graph.reverse import head_nodes
 from dripgate.graph.target import Chosen, open_first
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
 from dripgate.policy.duplicates import apart
-from dripgate.types import Array, Thresholds
+from dripgate.types import Array, ImageInput, InputSpec, Thresholds
 
 _CHECKED, _EXACTLY = 64, 8
 
@@ -82,6 +82,8 @@ def fit(
     classifier = classifier.with_(
         classes=classes or classifier.classes, output=output or classifier.output
     )
+    if not isinstance(_kind(data), ImageInput):
+        classifier = classifier.with_real_input()
     log("choosing the target")
     files = chain([classifier.model], classifier.others())
     _, opened, chosen = open_first(
@@ -89,6 +91,12 @@ def fit(
     )
     brought = bring(classifier, opened, data, preprocessing, force=force, log=log)
     return _Fitting(brought, opened, chosen, score, seed, log).gate(keep)
+
+
+def _kind(data: Dataset | Source | str | Path) -> InputSpec:
+    if isinstance(data, Dataset):
+        return data.input
+    return infer_input(open_source(data) if isinstance(data, str | Path) else data)
 
 
 class _Graph(NamedTuple):

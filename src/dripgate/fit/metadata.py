@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import onnx
 
 from dripgate.errors import ModelError
 from dripgate.fit.names import read_names
-from dripgate.types import Normalize, Preprocessing
+from dripgate.graph.classifier import CARD_KEY, Card
+from dripgate.types import InputSpec, Normalize, Preprocessing
 
 _LARGEST = 4_000_000  # bytes of a configuration
 
@@ -22,6 +24,8 @@ class Facts(NamedTuple):
     preprocessing: Preprocessing | None = None
     size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    input: InputSpec | None = None
+    holdout: float = 0.0
 
 
 def facts_of(proto: onnx.ModelProto, path: Path | None) -> Facts:
@@ -31,6 +35,8 @@ def facts_of(proto: onnx.ModelProto, path: Path | None) -> Facts:
     Raises ModelError where the metadata say that it is no classifier.
     """
     own = {entry.key: entry.value for entry in proto.metadata_props}
+    if CARD_KEY in own:
+        return _card(own[CARD_KEY], str(path or "the model"))
     if "names" in own and "task" in own:
         return _ultralytics(own, str(path or "the model"))
     if path is None:
@@ -42,6 +48,17 @@ def facts_of(proto: onnx.ModelProto, path: Path | None) -> Facts:
     if labels.is_file():
         return Facts(classes=read_names(labels), notes=(f"classes: {labels}",))
     return Facts()
+
+
+def _card(text: str, name: str) -> Facts:
+    """What ``dripgate train --onnx`` wrote."""
+    try:
+        card = msgspec.json.decode(text, type=Card)
+    except msgspec.DecodeError as error:
+        raise ModelError(
+            f"{name}: what dripgate noted in it is damaged ({error}); export it again"
+        ) from None
+    return Facts(card.classes, card.preprocessing, None, (), card.input, card.holdout)
 
 
 def _ultralytics(own: dict[str, str], name: str) -> Facts:

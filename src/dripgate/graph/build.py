@@ -53,7 +53,7 @@ def build_graph(
     samples = samples_input(build, spec, batch)
     prepared = add_preparation(build, samples, preprocessing, spec)
     _connect(opened, prepared.values)
-    graph.inputs[:] = [samples]
+    graph.inputs[:], graph.outputs[:] = [samples], []
     floats = samples.dtype == ir.DataType.FLOAT
     taint = _taint(build, samples) if floats else None
     logits = opened.head.logits
@@ -64,7 +64,7 @@ def build_graph(
     classes = build.shapes[logits][1]
     verdict = add_verdict(build, cam.score, found, objective.onehot, classes)
     outputs = {
-        "logits": _own(build, logits), "score": build.reshape(cam.score, (batch,)),
+        "logits": logits, "score": build.reshape(cam.score, (batch,)),
         "verdict": verdict, "quality": build.reshape(found, (batch,)),
         "embedding": cam.embedding, "heatmap": cam.heatmap,
     }  # fmt: skip
@@ -76,11 +76,6 @@ def build_graph(
     _tidy(proto)
     written = with_thresholds(proto.SerializeToString(), thresholds)
     return Built(written, len(proto.graph.node) - before)
-
-
-def _own(build: Builder, value: ir.Value) -> ir.Value:
-    """A value that can carry an output's name: no other output's, and none of an input's."""
-    return build.unary("Identity", value) if value.is_graph_output() else value
 
 
 def _connect(opened: Opened, values: ir.Value) -> None:

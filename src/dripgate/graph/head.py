@@ -35,7 +35,7 @@ class Head(NamedTuple):
 
 
 def choose_output(
-    model: ir.Model, measured: Measured, name: str, wanted: str | None
+    model: ir.Model, measured: Measured, wanted: str | None
 ) -> tuple[ir.Value, list[str]]:
     """The output with the classes, and what is to be said about the choice.
 
@@ -44,7 +44,7 @@ def choose_output(
     outputs = {str(value.name): value for value in model.graph.outputs}
     listed = ", ".join(f"{n} {_form(measured.shapes.get(v, ()))}" for n, v in outputs.items())
     if wanted is not None and wanted not in outputs:
-        raise ModelError(f"{name} has no output '{wanted}'; it has {listed}")
+        raise ModelError(f"it has no output '{wanted}', but {listed}")
     found = [
         value
         for label, value in outputs.items()
@@ -54,13 +54,13 @@ def choose_output(
     ]
     if not found:
         raise ModelError(
-            f"{name} gives {listed}: no classifier, which gives one number per class (N, classes); "
+            f"it gives {listed}: no classifier, which gives one number per class (N, classes); "
             "a detector or a segmentation has no single predicted class to make a heatmap for"
         )
     named = [value for value in found if str(value.name) in ("logits", "output")]
     ends = {logits_before(value)[0] for value in found}
     if len(found) > 1 and len(named) != 1 and len(ends) > 1:
-        raise ModelError(f"{name} has several outputs: {listed}; say which with --output NAME")
+        raise ModelError(f"it has several outputs: {listed}; say which with --output NAME")
     chosen = found[0] if len(found) == 1 or len(named) != 1 else named[0]
     unused = [label for label, value in outputs.items() if value is not chosen]
     notes = [f"output '{chosen.name}' is taken; not used: {', '.join(unused)}"] if unused else []

@@ -55,7 +55,7 @@ def open_classifier(
             if free:
                 _free_batch(model)
             measured = measure(model, given, size, batch)
-            chosen, notes = choose_output(model, measured, name, output)
+            chosen, notes = choose_output(model, measured, output)
             values = _outputs(model, given, chosen, size, batch)
             break
         except _MixedError as error:
@@ -70,7 +70,17 @@ def open_classifier(
     head, more = take_head(build, chosen, values)
     cuts = spatial(find_cuts(model.graph, head.origin, measured), measured)
     return Opened(
-        name, bytes(proto.SerializeToString()), model, given, measured, chosen, _quantum(chosen), head, cuts, build, [*notes, *more]
+        name,
+        bytes(proto.SerializeToString()),
+        model,
+        given,
+        measured,
+        chosen,
+        _quantum(chosen),
+        head,
+        cuts,
+        build,
+        [*notes, *more],
     )
 
 

@@ -62,12 +62,11 @@ def _fold_linear(graph: ir.Graph) -> None:
     Behind LeNet's pool, (N, 120) · (120, 784) summed over 49 cells is (N, 120) · (120, 16). A
     mere factor, such as 1/(h·w), becomes the product's own: W is not stored a second time.
     """
-    for node in _nodes(graph, "MatMul"):
-        weight = _array(_source(node.inputs[1]))
-        if weight is None or weight.ndim != 2 or _rank(node.inputs[0]) != 2:
+    for node in _nodes(graph, "MatMul") + _nodes(graph, "Gemm"):
+        matrix = _matrix(node)
+        if matrix is None:
             continue
-        if _in(node, 1).producer() is not None:
-            weight = weight.T
+        source, weight, turned = matrix
         best = None
         chain = list(_linear_chain(node))
         for i, last in enumerate(chain):
@@ -82,8 +81,23 @@ def _fold_linear(graph: ir.Graph) -> None:
             constant = _constant(graph, f"{node.outputs[0].name}.folded", folded)
             product = _add(graph, last, "MatMul", [node.inputs[0], constant])
         else:
-            product = _add(graph, last, "Gemm", node.inputs, alpha=factor)
+            inputs = [node.inputs[0], source]
+            product = _add(graph, last, "Gemm", inputs, alpha=factor, transB=int(turned))
         _replace(last, product)
+
+
+def _matrix(node: ir.Node) -> tuple[ir.Value, Array, bool] | None:
+    """(the constant, W as x · W, whether the constant is Wᵀ) of a mere product of matrices."""
+    attributes = {name: _value(attribute) for name, attribute in node.attributes.items()}
+    source = _source(node.inputs[1])
+    values = _array(source)
+    if source is None or values is None or values.ndim != 2 or _rank(node.inputs[0]) != 2:
+        return None
+    biased = len(node.inputs) > 2 and node.inputs[2] is not None
+    if biased or attributes.get("alpha", 1) != 1 or attributes.get("transA", 0):
+        return None
+    turned = bool(attributes.get("transB", 0)) != (source is not node.inputs[1])
+    return source, values.T if turned else values, turned
 
 
 def _factor(folded: Array, weight: Array) -> float | None:

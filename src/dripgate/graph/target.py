@@ -131,12 +131,12 @@ def _gradient(opened: Opened, cut: Cut) -> Array:
 
 def _named(opened: Opened, layer: str) -> Chosen:
     names = [cut.name for cut in opened.cuts]
-    modules = [_modules(cut) for cut in opened.cuts]
-    inside = [place for place, named in enumerate(modules) if layer in named]
+    named = [modules(cut) for cut in opened.cuts]
+    inside = [place for place, scopes in enumerate(named) if layer in scopes]
     if layer not in names and inside:
         layer = names[inside[-1]]  # the last tensor of a torch module
     if layer not in names:
-        known = [*names, *set().union(*modules)] if modules else []
+        known = [*names, *set().union(*named)] if named else []
         close = get_close_matches(layer, known, n=3, cutoff=0.4) or names[-5:]
         raise ModelError(
             f"{opened.name} has no cut called '{layer}'; near it: {', '.join(close) or 'none'} "
@@ -148,7 +148,7 @@ def _named(opened: Opened, layer: str) -> Chosen:
     return Chosen(candidate.cut, "named by the user", [candidate])
 
 
-def _modules(cut: Cut) -> set[str]:
+def modules(cut: Cut) -> set[str]:
     """The torch modules that a tensor was made in, as torch's exporter notes them."""
     node = cut.value.producer()
     text = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]") if node is not None else "[]"

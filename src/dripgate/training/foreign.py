@@ -115,9 +115,6 @@ def _hugging_face(
     transformers = _package("transformers", f"hf:{folder}")
     if not (folder / "config.json").is_file():
         raise ModelError(f"hf:{folder}: no config.json there; give a folder of save_pretrained")
-    from dripgate.fit.metadata import hugging_face
-
-    facts = hugging_face(folder)
     spec = data.input if isinstance(data, Dataset) else infer_input(data)
     kind = "AutoModelForAudioClassification" if isinstance(spec, AudioInput) else \
         "AutoModelForImageClassification"  # fmt: skip
@@ -128,11 +125,8 @@ def _hugging_face(
     except Exception as error:
         cause = str(error).strip().splitlines()[0][:300]
         raise ModelError(f"hf:{folder}: transformers cannot open it ({cause})") from None
-    preparation: Preprocessing | None = facts.preprocessing
-    if isinstance(spec, AudioInput):
-        preparation = Waveform(standardise=True)
-    return _module(module, f"hf:{folder}", data, size or facts.size, preparation, facts.classes,
-                   facts.notes)  # fmt: skip
+    preparation = Waveform(standardise=True) if isinstance(spec, AudioInput) else None
+    return _module(module, f"hf:{folder}", data, size, preparation)
 
 
 def _torchscript(path: Path, trust: bool) -> Any:
@@ -142,7 +136,7 @@ def _torchscript(path: Path, trust: bool) -> Any:
             "--trust, else export the model to ONNX where it was made"
         )
     try:
-        return torch.jit.load(str(path), map_location="cpu")
+        return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         cause = str(error).strip().splitlines()[0][:200]
         raise ModelError(
