@@ -7,10 +7,10 @@ import sys
 
 import msgspec
 import pytest
-from dripgate.graph.build import with_thresholds
 
 from dripgate.errors import StoreError
 from dripgate.gate import Gate
+from dripgate.graph.build import with_thresholds
 from dripgate.policy import Allowance, Policy, Rules
 from dripgate.store import Store
 from dripgate.store.age import Clocks

@@ -17,6 +17,8 @@ _PASSED = {
     "Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze",
     "Unsqueeze",
 }  # fmt: skip
+#: What a sigmoid that is written out, hard or clipped ends in.
+_ENDS = {"Div", "Reciprocal", "HardSigmoid", "Clip"}
 
 
 class Head(NamedTuple):
@@ -104,7 +106,7 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
     kind: HeadKind = "sigmoid" if end == "Sigmoid" else "softmax"
     batch = build.shapes[logits][0]
     value = build.reshape(logits, (batch, classes))
-    if end is None and flat.dtype.kind == "f" and flat.min() >= 0 and flat.max() <= 1:
+    if end is None and flat.min() >= 0 and flat.max() <= 1 and (_add_up(flat) or _bounded(output)):
         value, kind, end = _by_logarithm(build, value, flat)
         notes.append(
             f"the output holds probabilities whose {end} cannot be taken off; "
@@ -119,11 +121,24 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
     return Head(value, logits, kind, end or "none", binary=False), notes
 
 
+def _add_up(values: Array) -> bool:
+    """Whether each sample's values (n, C) are the shares of a whole."""
+    return values.shape[1] > 1 and bool(np.allclose(values.sum(axis=1), 1, atol=0.02))
+
+
+def _bounded(output: ir.Value) -> bool:
+    """Whether an output is made by what ends a sigmoid; a mean of ReLUs is small by chance only."""
+    node = output.producer()
+    while node is not None and node.op_type in _PASSED and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type in _ENDS
+
+
 def _by_logarithm(build: Builder, p: ir.Value, seen: Array) -> tuple[ir.Value, HeadKind, str]:
     """log p, or log p / (1 - p) where the probabilities of a sample do not add up to 1."""
     least = build.constant(LEAST)
     log = build.unary("Log", build.binary("Max", p, least))
-    if seen.shape[1] > 1 and np.allclose(seen.sum(axis=1), 1, atol=0.02):
+    if _add_up(seen):
         return log, "softmax", "softmax"
     rest = build.binary("Max", build.binary("Sub", build.constant(1.0), p), least)
     return build.sub(log, build.unary("Log", rest)), "sigmoid", "sigmoid"

@@ -99,11 +99,15 @@ def look_at(opened: Opened, cut: Cut) -> Candidate:
     except NoRule as error:
         return Candidate(cut, 0, f"{_UNRULED} {error}, which lies behind it")
     size = np.abs(found).mean(axis=cut.channel)
-    cells = int((size > _NONE * max(size.max(), 1e-30)).reshape(len(size), -1).sum(axis=1).max())
     if not size.max() > 0:
         return Candidate(cut, 0, _DEAD)
-    if cells == 1:
-        return Candidate(cut, 1, "the gradient reaches one cell only")
+    reached = size > _NONE * size.max()
+    if cut.tokens:
+        reached = reached[:, slice(*cut.tokens)]
+    cells = int(reached.reshape(len(reached), -1).sum(axis=1).max())
+    if cells < 2:
+        only = "one cell" if cells or not cut.tokens else "class or register tokens"
+        return Candidate(cut, cells, f"the gradient reaches {only} only")
     return Candidate(cut, cells, "")
 
 
