@@ -13,6 +13,8 @@ from dripgate.types import Array
 HeadKind = Literal["softmax", "sigmoid"]
 #: Below this a probability is all rounding: its logarithm is taken of this instead.
 LEAST = 1e-7
+_ENDS = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"}
+_WEIGHTS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "GlobalAveragePool", "ReduceMean"}
 _PASSED = {
     "Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze",
     "Unsqueeze",
@@ -104,7 +106,7 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
     kind: HeadKind = "sigmoid" if end == "Sigmoid" else "softmax"
     batch = build.shapes[logits][0]
     value = build.reshape(logits, (batch, classes))
-    if end is None and flat.dtype.kind == "f" and flat.min() >= 0 and flat.max() <= 1:
+    if end is None and _are_probabilities(output, flat):
         value, kind, end = _by_logarithm(build, value, flat)
         notes.append(
             f"the output holds probabilities whose {end} cannot be taken off; "
@@ -117,6 +119,22 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
     if kind == "sigmoid":
         notes.append("a sigmoid per class: several classes may be right (multi-label)")
     return Head(value, logits, kind, end or "none", binary=False), notes
+
+
+def _are_probabilities(output: ir.Value, seen: Array) -> bool:
+    """Numbers from 0 to 1 that add up to 1, or that a sigmoid or softmax made behind all weights."""
+    if seen.min() < 0 or seen.max() > 1:
+        return False
+    if seen.shape[1] > 1 and np.allclose(seen.sum(axis=1), 1, atol=0.02):
+        return True
+    waiting, found = [output], set()
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None or node in found or node.op_type in _WEIGHTS:
+            continue
+        found.add(node)
+        waiting += [value for value in node.inputs if value is not None]
+    return any(node.op_type in _ENDS for node in found)
 
 
 def _by_logarithm(build: Builder, p: ir.Value, seen: Array) -> tuple[ir.Value, HeadKind, str]:
