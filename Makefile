@@ -96,6 +96,18 @@ $(LITERT)/.ready: pyproject.toml constraints.txt
 	  '.[train]' scipy litert-torch==0.10.0 ai-edge-litert==2.3.0 ai-edge-quantizer==0.10.0
 	@touch $@
 
+# Every public family of classifiers: the frameworks that define them, and torch's own exporters.
+ZOO := .venv-zoo
+ZOO_ONLY ?= *
+$(ZOO)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
+	  '.[train]' torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0
+	@touch $@
+
+zoo: $(ZOO)/.ready ## classifiers of every family made into gates (DRIPGATE_MODELS, hours): docs/results/zoo.md
+	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(ZOO)/bin/python tools/zoo.py --only '$(ZOO_ONLY)'
+
 bench-litert: $(LITERT)/.ready ## LiteRT and int8 beside onnxruntime: docs/results/price.json
 	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(LITERT)/bin/python tools/bench_litert.py
 
@@ -122,4 +134,4 @@ bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/r
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv $(PEERS) $(LITERT) demo
+	rm -rf .venv $(PEERS) $(LITERT) $(ZOO) demo

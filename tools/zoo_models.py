@@ -156,7 +156,7 @@ IMAGES: dict[str, tuple[int, dict[str, Any]]] = {
     "CLIPForImageClassification": (64, _CLIP),
     "ConvNextForImageClassification": (64, {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 2, 1]}),
     "ConvNextV2ForImageClassification": (64, {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 2, 1]}),
-    "CvtForImageClassification": (64, {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 1, 2], "drop_path_rate": [0.0, 0.0, 0.0]}),
+    "CvtForImageClassification": (64, {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]}),
     "Data2VecVisionForImageClassification": (64, _VIT),
     "DeiTForImageClassification": (64, _VIT),
     "DeiTForImageClassificationWithTeacher": (64, _VIT),

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 @json_option
 def command(
     data: str, described: Described, layer: str | None, list_cuts: bool, keep: str, score: str,
-    force: bool, reading: "Reading", out: Path, curve: Path | None, seed: int, json_path: Path | None,
+    force: bool, reading: "Reading", out: Path, curve: Path | None, seed: int,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Learn the thresholds on labelled DATA that MODEL has not seen, and write the gate."""
     _needs_extra()

@@ -51,6 +51,8 @@ class Cut(NamedTuple):
         sides = [self.shape[a] for a in self.cells]
         if self.tokens:
             sides = [self.tokens[1] - self.tokens[0]]
+        sides = [side for side in sides if side != 1] if len(sides) > 1 else sides
+        sides = sides or [1]
         if len(sides) == 1:
             side = round(sides[0] ** 0.5)
             sides = [side, side] if self.channel == 2 and side**2 == sides[0] else [1, sides[0]]

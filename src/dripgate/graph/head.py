@@ -13,20 +13,21 @@ from dripgate.types import Array
 HeadKind = Literal["softmax", "sigmoid"]
 #: Below this a probability is all rounding: its logarithm is taken of this instead.
 LEAST = 1e-7
+#: What makes probabilities: a sigmoid that is written out ends in a division, or is clipped.
+_ENDS = {"Softmax", "Sigmoid", "HardSigmoid", "Div", "Reciprocal", "Clip"}
+_WEIGHTS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "GlobalAveragePool", "ReduceMean"}
 _PASSED = {
     "Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze",
     "Unsqueeze",
 }  # fmt: skip
-#: What a sigmoid that is written out, hard or clipped ends in.
-_ENDS = {"Div", "Reciprocal", "HardSigmoid", "Clip"}
 
 
 class Head(NamedTuple):
     """logits (N, C), C ≥ 2, and how they become probabilities: softmax, or a sigmoid each.
 
     origin: the classifier's own tensor that they are made of. ends: the operator that was taken
-    off behind it. binary: the file has one number, which
-    is the second of the two logits here (the first is 0).
+    off behind it. binary: the file has one number, which is the second of the two logits here (the
+    first is 0).
     """
 
     logits: ir.Value
@@ -106,7 +107,7 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
     kind: HeadKind = "sigmoid" if end == "Sigmoid" else "softmax"
     batch = build.shapes[logits][0]
     value = build.reshape(logits, (batch, classes))
-    if end is None and flat.min() >= 0 and flat.max() <= 1 and (_add_up(flat) or _bounded(output)):
+    if end is None and _are_probabilities(output, flat):
         value, kind, end = _by_logarithm(build, value, flat)
         notes.append(
             f"the output holds probabilities whose {end} cannot be taken off; "
@@ -121,24 +122,27 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
     return Head(value, logits, kind, end or "none", binary=False), notes
 
 
-def _add_up(values: Array) -> bool:
-    """Whether each sample's values (n, C) are the shares of a whole."""
-    return values.shape[1] > 1 and bool(np.allclose(values.sum(axis=1), 1, atol=0.02))
-
-
-def _bounded(output: ir.Value) -> bool:
-    """Whether an output is made by what ends a sigmoid; a mean of ReLUs is small by chance only."""
-    node = output.producer()
-    while node is not None and node.op_type in _PASSED and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node is not None and node.op_type in _ENDS
+def _are_probabilities(output: ir.Value, seen: Array) -> bool:
+    """Numbers from 0 to 1 that add up to 1, or that a sigmoid or softmax made behind all weights."""
+    if seen.min() < 0 or seen.max() > 1:
+        return False
+    if seen.shape[1] > 1 and np.allclose(seen.sum(axis=1), 1, atol=0.02):
+        return True
+    waiting, found = [output], set()
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None or node in found or node.op_type in _WEIGHTS:
+            continue
+        found.add(node)
+        waiting += [value for value in node.inputs if value is not None]
+    return any(node.op_type in _ENDS for node in found)
 
 
 def _by_logarithm(build: Builder, p: ir.Value, seen: Array) -> tuple[ir.Value, HeadKind, str]:
     """log p, or log p / (1 - p) where the probabilities of a sample do not add up to 1."""
     least = build.constant(LEAST)
     log = build.unary("Log", build.binary("Max", p, least))
-    if _add_up(seen):
+    if seen.shape[1] > 1 and np.allclose(seen.sum(axis=1), 1, atol=0.02):
         return log, "softmax", "softmax"
     rest = build.binary("Max", build.binary("Sub", build.constant(1.0), p), least)
     return build.sub(log, build.unary("Log", rest)), "sigmoid", "sigmoid"

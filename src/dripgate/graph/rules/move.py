@@ -192,6 +192,10 @@ def _by_unit_vectors(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value
 def _along(node: ir.Node, x: np.ndarray, axis: int, wanted: tuple[int, ...]) -> np.ndarray:
     """The operator on a line along one axis."""
     proto = ir.to_proto(node)
+    chosen = attribute(node, "axes", None) if node.op_type == "Resize" else None
+    kept = [a for a in proto.attribute if a.name != "axes"]
+    del proto.attribute[:]
+    proto.attribute.extend(kept)
     feeds: dict[str, np.ndarray | None] = {str(source(node)[0].name): x.astype(np.float32)}
     for place, value in enumerate(node.inputs[1:], 1):
         if value is None:
@@ -199,6 +203,10 @@ def _along(node: ir.Node, x: np.ndarray, axis: int, wanted: tuple[int, ...]) -> 
         values = array(value)
         if values is None:
             raise NoRule(f"{node.op_type} whose sizes depend on the sample")
+        if chosen and values.size:  # one number per axis, as where all of them are named
+            every = np.array(x.shape if values.dtype.kind == "i" else np.ones(x.ndim), values.dtype)
+            every[[a % x.ndim for a in chosen]] = values
+            values = every
         feeds[str(value.name)] = _for_axis(node.op_type, place, values, axis, wanted, x.ndim)
     (y,) = ReferenceEvaluator(proto, opsets={"": 20}).run(None, feeds)
     return np.asarray(y).ravel()
