@@ -6,6 +6,7 @@ it is the one that was read, else given its name back. The name beside is an ord
 a loss of power the file is found again.
 """
 
+import hashlib
 import os
 import secrets
 from contextlib import suppress
@@ -51,7 +52,7 @@ class Leaving:
                 return "written again since it was read"
             aside = _beside(path)
             os.rename(path, aside)
-            if not moved(status(aside), file.status):
+            if not (moved(status(aside), file.status) and _is(aside, file)):
                 _give_back(aside, path)
                 return "written again since it was read"
             if self._what == "remove":
@@ -85,6 +86,19 @@ class Leaving:
         if not same or self._to.resolve().is_relative_to(source.resolve()):
             raise DataError(f"{self._to}: files are moved to a folder of the same file system that "
                             f"is not inside {source}")  # fmt: skip
+
+
+def _is(path: str, file: Read) -> bool:
+    """Whether these are the bytes that were read. A status does not tell: a new file often gets
+    the inode of the one before, and within a moment the same times too.
+    """
+    if file.problem:
+        return True  # it was not read; it is moved apart, and never removed
+    digest = hashlib.sha256()
+    with open(path, "rb") as opened:
+        while part := opened.read(1 << 20):
+            digest.update(part)
+    return digest.digest() == file.content
 
 
 def _give_back(aside: str, path: str) -> None:
