@@ -81,7 +81,9 @@ def command(
         curve.write_text(tradeoff_svg(seen.curve, seen.full, gate.info.keep), encoding="utf-8")
     lines = describe.gate(gate.info)
     lines.append(f"{out}: {len(gate.data) / 1e3:.0f} kB, fitted in {seconds:.1f} s")
-    show(lines, {"gate": str(out), "seconds": seconds, "info": gate.info}, json_path)
+    show(lines, {
+        "gate": str(out), "seconds": seconds, "found": dataset.found, "info": gate.info,
+    }, json_path)  # fmt: skip
 
 
 def _needs_extra() -> None:
