@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from dripgate.training.fit import fit, run_all
-from dripgate.training.gradcam import GradCam
 from torch import nn
 
 import dripgate
 from dripgate import heatmap
+from dripgate.bench.gradcam import GradCam
 from dripgate.data import load
 from dripgate.errors import DataError, ModelError, UserError
+from dripgate.fit.fit import run_all
 from dripgate.gate import Gate
 from dripgate.heatmap import SCORES
+from dripgate.models import fit
 from dripgate.training.classifier import load_classifier
 from dripgate.training.first import train_first
 from dripgate.training.preprocess import build
@@ -73,9 +74,9 @@ def test_other_scores(classifier, dataset, score):
 
 def test_the_layer_can_be_chosen_and_is_explained(classifier, dataset, gate):
     made = fit(classifier, dataset, layer="2", keep=0.5)
-    assert made.info.layer.name == "2"
+    assert made.info.layer.why == "named by the user"
     assert made.info.layer.shape != gate.info.layer.shape
-    assert "passes through it" in gate.info.layer.why
+    assert "everything passes" in gate.info.layer.why
 
 
 def test_what_cannot_be_fitted(classifier, dataset, loop):

@@ -115,14 +115,15 @@ def test_reference_nets_have_few_operators_and_the_right_form(arch):
 @pytest.mark.parametrize("shape", [(3, 75, 130), (1, 96, 12), (200,)])
 def test_quality_of_inputs_large_and_small(shape):
     """Blocks lie apart on large inputs; both sides must take the same."""
-    spec = ArrayInput(shape=shape)
-    channels = shape[0] if len(shape) == 3 else 1
-    model = nn.Sequential(
-        nn.Identity() if len(shape) == 3 else nn.Unflatten(1, (1, 10, 20)),
-        nn.AdaptiveAvgPool2d(4), nn.Conv2d(channels, 4, 1), nn.Flatten(), nn.Linear(64, 4),
+    planes = shape if len(shape) == 3 else (1, 10, 20)
+    model = support.onnx_model(
+        f"""(float[N, {", ".join(map(str, shape))}] x) => (float[N, 4] y) {{
+        a = Reshape (x, r) c = Conv (a, w) p = GlobalAveragePool (c) f = Flatten (p)
+        y = Gemm (f, m) }}""",
+        r=np.array([-1, *planes]), w=support.floats(4, planes[0], 1, 1), m=support.floats(4, 4),
     )  # fmt: skip
     samples = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
-    found = support.run(support.gate_of(model, shape, "2", thresholds=_open(4)), samples)
+    found = support.run(support.gate_of(model, shape, thresholds=_open(4)), samples)
     expected = quality.quality(quality.statistics(samples), TYPICAL)
     np.testing.assert_allclose(found["quality"], expected, rtol=1e-4)
 
@@ -298,7 +299,9 @@ def test_info_is_the_only_metadata(tiny):
     stored = onnxruntime.InferenceSession(informed).get_modelmeta().custom_metadata_map
     assert list(stored) == [METADATA_KEY]
     assert read_info(informed, "gate.onnx") == info
-    np.testing.assert_array_equal(support.run(informed, samples)["score"], support.run(graph, samples)["score"])
+    np.testing.assert_array_equal(
+        support.run(informed, samples)["score"], support.run(graph, samples)["score"]
+    )
 
 
 # Numbers at the edge ----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The target is found by what the gradient does, and a refusal says what there is."""
 
+import numpy as np
 import pytest
 import support
 import torch
@@ -102,7 +103,7 @@ def test_class_token_behind_the_last_block_is_passed_over():
         q = ReduceSum <keepdims = 1> (u, one) j = Add (r, q) k = MatMul (j, v)
         c = Gather <axis = 1> (k, zero) y = MatMul (c, m) }""",
         w=support.floats(6, 6), v=support.floats(6, 6, seed=1), m=support.floats(6, 4, seed=2),
-        zero=support.np.array(0), one=support.np.array([1]),
+        zero=np.array(0), one=np.array([1]),
     )  # fmt: skip
     chosen = choose_target(support.opened(model, (5, 6)))
     assert chosen.cut.name == "r"
