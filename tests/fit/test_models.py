@@ -64,13 +64,13 @@ def test_modules_programs_and_trusted_archives_open(bright, photos, tmp_path):
 @pytest.mark.parametrize("kind", ["pth", "bin", "pkl", "ckpt", "keras", "h5"])
 def test_pickles_are_never_opened(kind, photos, tmp_path):
     (tmp_path / f"net.{kind}").write_bytes(b"cos\nsystem\n(S'touch sprung'\ntR.")
-    with pytest.raises(ModelError, match="opened by running what is in it.*export"):
+    with pytest.raises(ModelError, match=r"opened by running what is in it.*export"):
         open_model(tmp_path / f"net.{kind}", open_source(photos))
 
 
 def test_a_pickle_that_calls_itself_pt_is_refused(photos, tmp_path, bright):
     torch.save(bright.state_dict(), tmp_path / "net.pt")
-    with pytest.raises(ModelError, match="no TorchScript archive.*never opened"):
+    with pytest.raises(ModelError, match=r"no TorchScript archive.*never opened"):
         open_model(tmp_path / "net.pt", open_source(photos), trust=True)
 
 
