@@ -100,7 +100,7 @@ def test_fit_is_the_function_whatever_was_imported_before():
 
 
 def test_what_a_device_imports_loads_neither_onnx_nor_torch():
-    modules = "gate policy store stream.loop stream.sources data media cli embed report.words"
+    modules = "gate policy store stream.loop stream.sources data media cli report.words"
     names = ", ".join(f"dripgate.{name}" for name in modules.split())
     loaded = set(fresh(f"import sys, {names}; print(*sys.modules)").stdout.split())
     assert "dripgate.store" in loaded
