@@ -70,7 +70,7 @@ def test_several_outputs_must_be_told_apart():
         open_classifier(model)
     opened = open_classifier(model, output="y")
     assert any("not used: k" in note for note in opened.notes)
-    with pytest.raises(ModelError, match="has no output 'z'; it has y"):
+    with pytest.raises(ModelError, match="has no output 'z', but y"):
         open_classifier(model, output="z")
 
 
