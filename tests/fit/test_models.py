@@ -93,7 +93,7 @@ def test_what_is_nothing(photos, tmp_path):
         with pytest.raises(ModelError, match=words) as caught:
             open_model(tmp_path / name, source)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="--weights FILE.safetensors|needs timm"):
+    with pytest.raises(ModelError, match=r"--weights FILE\.safetensors|needs timm"):
         open_model("timm:resnet18", source)
 
 
