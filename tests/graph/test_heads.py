@@ -312,7 +312,7 @@ class Recurrent(nn.Module):
 
 def test_operator_without_a_rule_is_named_with_the_cut():
     opened = _classifier(_model([Recurrent()]), classic=True).open()
-    with pytest.raises(ModelError, match="Relu_output_0.*no rule for GRU") as caught:
+    with pytest.raises(ModelError, match=r"Relu_output_0.*no rule for GRU") as caught:
         choose_target(opened, TRUNK)
     assert "\n" not in str(caught.value)
 

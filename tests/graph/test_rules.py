@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -17,7 +15,6 @@ from dripgate.graph.cut import Cut
 from dripgate.graph.measure import measure, run, session
 from dripgate.graph.read import ir, normal_form
 from dripgate.graph.reverse import alpha, gradient
-from dripgate.graph.rules import RULES, NoRule
 
 RNG = np.random.default_rng(11)
 COTANGENT = np.array([[1.0, -0.5, 0.25]])
@@ -74,7 +71,9 @@ def ints(*values: int) -> np.ndarray:
 class Net:
     """Nodes over an input ``x`` (N, *shape), and an end that makes (N, 3) of ``y``."""
 
-    def __init__(self, shape: tuple[int, ...], *nodes: tuple[Any, ...], positive: bool = False) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], *nodes: tuple[Any, ...], positive: bool = False
+    ) -> None:
         self.shape, self.nodes, self.positive = shape, nodes, positive
 
     def proto(self, kind: int, end: str) -> onnx.ModelProto:
@@ -94,7 +93,9 @@ class Net:
             attributes = dict(rest[0]) if rest else {}
             last = "y" if place == len(self.nodes) - 1 else f"v{place}"
             outputs = attributes.pop("outputs", [last])
-            nodes.append(helper.make_node(operator, [name(v) for v in inputs], outputs, **attributes))
+            nodes.append(
+                helper.make_node(operator, [name(v) for v in inputs], outputs, **attributes)
+            )
         nodes += self._end(end, name)
         graph = helper.make_graph(
             nodes, "net", [helper.make_tensor_value_info("x", kind, ["N", *self.shape])],

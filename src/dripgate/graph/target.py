@@ -117,7 +117,7 @@ def _gradient(opened: Opened, cut: Cut) -> Array:
     onehot = build.unary("Hardmax", opened.head.logits, axis=1)
     found = gradient(build, cut.value, opened.head.logits, onehot)
     found = build.unary("Identity", found)
-    found.name = f"{cut.name}.gradient"
+    found.name = f"{cut.name}.gradient.{len(graph)}"  # it may be looked at twice
     kept = list(graph.outputs)
     graph.outputs[:] = [found]
     proto = ir.to_proto(opened.model)
