@@ -36,7 +36,7 @@ from dripgate.graph.measure import run, samples_like, session
 from dripgate.graph.opened import Opened
 from dripgate.graph.target import open_first
 from dripgate.training import export
-from dripgate.types import ArrayInput, Identity, Thresholds
+from dripgate.types import ArrayInput, Identity, ImageInput, Normalize, Thresholds
 
 ROWS = Path("out/zoo.jsonl")
 #: What one model may take: seconds of wall clock, bytes of memory.
@@ -225,18 +225,26 @@ def gate(opened: Opened, chosen: Any, x: np.ndarray, source: bytes) -> Row:
     batch = opened.measured.batch
     head_model, values = head_of(opened, cut, x)
     classes = opened.build.shapes[opened.head.logits][1]
-    spec = ArrayInput(shape=tuple(x.shape[1:]))
+    spec: ArrayInput | ImageInput = ArrayInput(shape=tuple(x.shape[1:]))
     thresholds = Thresholds(low=(None,) * classes, high=(None,) * classes, quality_low=None)
     notes, ended = list(opened.notes), opened.head.ends
     nodes = len(opened_nodes(opened))
     begin = time.monotonic()
-    given = opened.given.dtype
-    opened.given.dtype = ir.DataType.FLOAT if given in (ir.DataType.UINT8, ir.DataType.INT8) else given
-    built = build_graph(opened, cut, Identity(), spec, "evidence_mean", thresholds, with_alpha=True)
+    preprocessing: Identity | Normalize = Identity()
+    samples = x.astype(np.float32)
+    if x.dtype.kind in "iu":
+        spec = ImageInput(height=x.shape[1], width=x.shape[2], channels=x.shape[3])
+        zero = 128 if x.dtype == np.int8 else 0
+        preprocessing = Normalize(
+            mean=(zero / 255,) * x.shape[3], std=(1 / 255,) * x.shape[3], layout="channels_last",
+            dtype="int8" if zero else "uint8",
+        )  # fmt: skip
+        samples = (x.astype(np.int16) + zero).astype(np.uint8)
+    built = build_graph(opened, cut, preprocessing, spec, "evidence_mean", thresholds, with_alpha=True)
     building = time.monotonic() - begin
     found = session(built.model)
     names = [each.name for each in found.get_outputs()]
-    results = dict(zip(names, run(found, {"samples": x.astype(np.float32)}), strict=True))
+    results = dict(zip(names, run(found, {"samples": samples}), strict=True))
     del name, source
     return {
         "made": True, "why": chosen.why, "batch": "dynamic" if batch is None else batch,
