@@ -111,7 +111,11 @@ def apart(name: str, attempt: Callable[[], Row]) -> Row:
             row = {"made": False, "why": str(error)}
         except BaseException as error:
             where = traceback.format_exc().strip().splitlines()[-12:]
-            row = {"made": False, "why": f"{type(error).__name__}: {error}"[:300], "traceback": where}
+            row = {
+                "made": False,
+                "why": f"{type(error).__name__}: {error}"[:300],
+                "traceback": where,
+            }
         row = {"model": name, **row, "seconds": round(time.monotonic() - begin, 1)}
         with os.fdopen(write_end, "w") as file:
             file.write(json.dumps(row))
@@ -122,14 +126,18 @@ def apart(name: str, attempt: Callable[[], Row]) -> Row:
     _, status = os.waitpid(child, 0)
     if text:
         return dict(json.loads(text))
-    reason = f"over {SECONDS} s" if status & 127 == signal.SIGALRM else f"ended by signal {status & 127}"
+    reason = (
+        f"over {SECONDS} s" if status & 127 == signal.SIGALRM else f"ended by signal {status & 127}"
+    )
     return {"model": name, "made": False, "why": reason, "traceback": [reason]}
 
 
 def try_module(model: torch.nn.Module, example: torch.Tensor) -> Row:
     """Export a module, make a gate of it and hold both against torch."""
     options = zoo_shapes.options(model)
-    if all(p.dtype == torch.float32 for p in model.parameters()) and not isinstance(model, torch.jit.ScriptModule):
+    if all(p.dtype == torch.float32 for p in model.parameters()) and not isinstance(
+        model, torch.jit.ScriptModule
+    ):
         zoo_models.perturb(model, example)
     made: list[export.Exported] = []
     clock = [0.0]
@@ -178,7 +186,12 @@ def try_module(model: torch.nn.Module, example: torch.Tensor) -> Row:
     if reference is None:
         row |= {"reference": "differences", "axis": "unknown"}
         row["alpha_error"] = zoo_reference.by_differences(
-            head, {cut.name: target, str(opened.given.name): x}, target, alpha, cut.channel, cut.tokens
+            head,
+            {cut.name: target, str(opened.given.name): x},
+            target,
+            alpha,
+            cut.channel,
+            cut.tokens,
         )
     else:
         row |= {"reference": f"autograd at {reference.source}", "axis": reference.axis}
@@ -206,12 +219,28 @@ def try_file(path: Path) -> Row:
     target, alpha, logits, head = row.pop("numbers")
     source = session(data)
     (values,) = run(source, {source.get_inputs()[0].name: x})
-    quantised = any(n.op_type == "QuantizeLinear" for n in onnx.load_model_from_string(data).graph.node)
-    row["logits_error"] = _error(probabilities(logits), np.asarray(values, np.float64).reshape(len(x), -1))
+    quantised = any(
+        n.op_type == "QuantizeLinear" for n in onnx.load_model_from_string(data).graph.node
+    )
+    row["logits_error"] = _error(
+        probabilities(logits), np.asarray(values, np.float64).reshape(len(x), -1)
+    )
     cut = chosen.cut
-    row |= {"reference": "none: rounding has no slope" if quantised else "differences", "axis": "unknown"}
-    row["alpha_error"] = None if quantised else zoo_reference.by_differences(
-        head, {cut.name: target, str(opened.given.name): x}, target, alpha, cut.channel, cut.tokens
+    row |= {
+        "reference": "none: rounding has no slope" if quantised else "differences",
+        "axis": "unknown",
+    }
+    row["alpha_error"] = (
+        None
+        if quantised
+        else zoo_reference.by_differences(
+            head,
+            {cut.name: target, str(opened.given.name): x},
+            target,
+            alpha,
+            cut.channel,
+            cut.tokens,
+        )
     )
     if values.dtype.kind in "iu":
         row["logits_error"] = None
@@ -240,7 +269,9 @@ def gate(opened: Opened, chosen: Any, x: np.ndarray, source: bytes) -> Row:
             dtype="int8" if zero else "uint8",
         )  # fmt: skip
         samples = (x.astype(np.int16) + zero).astype(np.uint8)
-    built = build_graph(opened, cut, preprocessing, spec, "evidence_mean", thresholds, with_alpha=True)
+    built = build_graph(
+        opened, cut, preprocessing, spec, "evidence_mean", thresholds, with_alpha=True
+    )
     building = time.monotonic() - begin
     found = session(built.model)
     names = [each.name for each in found.get_outputs()]
@@ -349,7 +380,8 @@ def line(row: Row) -> str:
     return (
         f"{'ok' if passes(row) else 'MISSED'} {row['model']} {row['exporter']} {row['batch']} "
         f"{row['shape']} ch{row['channel']} {row['axis']} α {row['alpha_error']:.1e} "
-        if row["alpha_error"] is not None else f"ok {row['model']} {row['shape']} "
+        if row["alpha_error"] is not None
+        else f"ok {row['model']} {row['shape']} "
     ) + (
         f"logits {row['logits_error']} {row['reference']} passed {row['passed']} nodes {row['nodes']} +{row['added']} "
         f"export {row.get('export_seconds')} open {row['open_seconds']} build {row['build_seconds']} all {row['seconds']} s"
@@ -363,7 +395,9 @@ def write(found: list[Row]) -> None:
     (folder / "zoo.md").write_text("\n".join(table(found)) + "\n")
     public = [row for row in found if row["model"].split(":")[0] in PUBLIC]
     made = sum(row["made"] for row in public)
-    print(f"{made} of {len(public)} public families are gates; {sum(map(passes, public))} meet the bar")
+    print(
+        f"{made} of {len(public)} public families are gates; {sum(map(passes, public))} meet the bar"
+    )
 
 
 def table(found: list[Row]) -> Iterator[str]:

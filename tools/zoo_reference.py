@@ -46,9 +46,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.calls: list[Call] = []
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", str(func))
         if name not in ("__get__", "__set__"):
@@ -203,7 +201,7 @@ def by_differences(
             direction *= keep.reshape([-1 if a == 3 - channel else 1 for a in range(3)])
         cells = np.count_nonzero(direction[0]) / channels
         for place, step in enumerate(steps):
-            e = step * max(float(np.abs(target).std()), 1e-6)
+            e = step * max(float(np.abs(target).std()), 1e-30)
             up, down = flat(target + e * direction), flat(target - e * direction)
             slope = (up.astype(np.float64) - down) / (2 * e)
             rows = np.arange(len(target))

