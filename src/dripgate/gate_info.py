@@ -4,6 +4,7 @@ The information is one JSON object under the key ``dripgate`` of the model's met
 strictly: unknown fields, missing fields and other types are refused.
 """
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import msgspec
@@ -11,6 +12,7 @@ import numpy as np
 
 from dripgate import onnx_wire
 from dripgate.errors import GateError
+from dripgate.gate_check import contradictions
 from dripgate.heatmap import SCORES
 from dripgate.types import Array, InputSpec, Preprocessing, Thresholds
 
@@ -174,6 +176,14 @@ def read_info(data: bytes, name: str) -> GateInfo:
     return info
 
 
+def noted(meta: Mapping[str, str]) -> GateInfo | None:
+    """The gate that a store's texts name; None where there is none that this dripgate can read."""
+    try:
+        return _parse_info(meta["gate"], "the gate noted in the store") if "gate" in meta else None
+    except GateError:
+        return None
+
+
 def _parse_info(text: str, name: str) -> GateInfo:
     try:
         schema = msgspec.json.decode(text, type=_SchemaOnly).schema
@@ -187,10 +197,12 @@ def _parse_info(text: str, name: str) -> GateInfo:
         raise GateError(
             f"{name}: its dripgate metadata is damaged ({error}); fit the gate again"
         ) from None
-    bounds = {len(info.thresholds.low), len(info.thresholds.high)}
-    if bounds != {len(info.classes)} or info.score not in SCORES:
+    found = list(contradictions(info))
+    if info.score not in SCORES:
+        found.append(f"score '{info.score}'")
+    if found:
         raise GateError(
-            f"{name}: its dripgate metadata contradicts itself ({len(info.classes)} classes, "
-            f"thresholds for {sorted(bounds)}, score '{info.score}'); fit the gate again"
+            f"{name}: its dripgate metadata contradicts itself ({'; '.join(found)}); fit the gate "
+            "again"
         )
     return info

@@ -21,12 +21,17 @@ class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 # What a gate takes in: the shape of one decoded sample ------------------------------------------
 
 
-class ImageInput(_Frozen, frozen=True, tag="image", tag_field="kind"):
-    """uint8 (height, width, channels); channels 1 is grey, 3 is RGB."""
+class ImageInput(_Frozen, frozen=True, tag="image", tag_field="kind", omit_defaults=True):
+    """uint8 (height, width, channels); channels 1 is grey, 3 is RGB.
+
+    range: the values (low, high) of 16-bit pictures that become 0 and 255; None takes their
+    upper 8 bits. Pictures of 8 bits are taken as they are.
+    """
 
     height: int
     width: int
     channels: int
+    range: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,21 +1,22 @@
-"""Grad-CAM by hooks says what the arithmetic says, and leaves the model alone."""
+"""Grad-CAM by hooks says what the arithmetic says, and leaves the model alone.
+
+It is what the tests of the graph, the zoo and the benchmark's price compare gates with.
+"""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from dripgate.training.gradcam import GradCam
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dripgate import heatmap
+from dripgate.bench.gradcam import GradCam
 from dripgate.errors import ModelError
 from dripgate.heatmap import SCORES
-from dripgate.training.preprocess import build, mel_filters
-from dripgate.types import ArrayInput, AudioInput, Identity, ImageInput, LogMel, Normalize
 
 torch.set_num_threads(1)
 BATCH = torch.randn(6, 3, 9, 7, generator=torch.Generator().manual_seed(1))
@@ -133,85 +134,3 @@ class Detached(nn.Module):
 def test_unusable_layer_is_refused(layer, message):
     with pytest.raises(ModelError, match=message), GradCam(Detached(), layer) as gradcam:
         gradcam(BATCH, SCORES["loss_mean"])
-
-
-# Preprocessing ----------------------------------------------------------------------------------
-
-
-def test_normalize_is_pixel_over_255_minus_mean_over_std():
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
-    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125)
-    module = build(Normalize(mean=mean, std=std), ImageInput(height=4, width=5, channels=3))
-    expected = (pixels / 255 - np.array(mean)) / np.array(std)
-    np.testing.assert_allclose(
-        module(torch.from_numpy(pixels)).numpy(), expected.transpose(0, 3, 1, 2), atol=1e-6
-    )
-
-
-SPEECH = LogMel(window=640, hop=320, bins=10, low=20, high=4000, mean=-4.0, std=2.5)
-
-
-def _filters_one_by_one(spec: LogMel, rate: int) -> np.ndarray:
-    """The HTK filterbank as its book draws it: a triangle for each three neighbouring edges."""
-
-    def hertz(mel: float) -> float:
-        return 700 * (math.exp(mel / 1127.01048) - 1)
-
-    low, high = (1127.01048 * math.log(1 + f / 700) for f in (spec.low, spec.high))
-    edges = [hertz(low + i * (high - low) / (spec.bins + 1)) for i in range(spec.bins + 2)]
-    bank = np.zeros((spec.bins, spec.window // 2 + 1))
-    for band in range(spec.bins):
-        bank[band] = np.interp(
-            np.arange(bank.shape[1]) * rate / spec.window,
-            edges[band : band + 3], [0, 1, 0], left=0, right=0,
-        )  # fmt: skip
-    return bank
-
-
-def test_log_mel_is_torch_stft_and_an_htk_filterbank():
-    rate, length = 16000, 8000
-    time = np.arange(length) / rate
-    tone = 9000 * np.sin(2 * np.pi * 700 * time * (1 + time))
-    noise = np.random.default_rng(0).normal(size=length) * 300
-    pcm = np.stack([tone, noise, np.zeros(length)]).astype(np.int16)
-
-    found = build(SPEECH, AudioInput(rate=rate, length=length))(torch.from_numpy(pcm))
-
-    bank = _filters_one_by_one(SPEECH, rate)
-    np.testing.assert_allclose(mel_filters(SPEECH, rate), bank, atol=1e-6)
-    spectrum = torch.stft(
-        torch.from_numpy(pcm / 32768), SPEECH.window, SPEECH.hop, center=False,
-        window=torch.hann_window(SPEECH.window, dtype=torch.float64), return_complex=True,
-    )  # fmt: skip
-    power = np.einsum("bf,nft->ntb", bank, spectrum.abs().square().numpy())
-    expected = (np.log(power + 1e-6) - SPEECH.mean) / SPEECH.std
-    assert found.shape == (3, 1, 24, 10)
-    np.testing.assert_allclose(found[:, 0].numpy(), expected, atol=5e-4)
-
-
-def test_identity_changes_nothing():
-    values = torch.randn(2, 5)
-    assert build(Identity(), ArrayInput(shape=(5,)))(values) is values
-
-
-AUDIO, GREY = AudioInput(rate=8000, length=4000), ImageInput(height=8, width=8, channels=1)
-
-
-@pytest.mark.parametrize(
-    ("preprocessing", "given", "message"),
-    [
-        (Normalize(mean=(0, 0, 0), std=(1, 1, 1)), GREY, "3 means and 3 deviations for ImageInput"),
-        (Normalize(mean=(0.5,), std=(0.0,)), GREY, "above 0"),
-        (Normalize(mean=(0.5,), std=(1.0,)), AUDIO, "one of each per image channel"),
-        (SPEECH, GREY, "needs audio"),
-        (SPEECH, AudioInput(rate=16000, length=600), "window 640.* do not fit 600 samples"),
-        (SPEECH, AudioInput(rate=6000, length=6000), "20 to 4000 Hz is not inside 0 to 3000 Hz"),
-        (
-            LogMel(window=64, hop=32, bins=40, low=20, high=4000, mean=0, std=1), AUDIO,
-            "of 40 filters .* use fewer bins or a longer window",
-        ),
-    ],
-)  # fmt: skip
-def test_preprocessing_that_does_not_fit_is_refused(preprocessing, given, message):
-    with pytest.raises(ModelError, match=message):
-        build(preprocessing, given)

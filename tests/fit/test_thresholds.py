@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dripgate.training.thresholds import ENOUGH, Observed, learn, learning_curve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dripgate.errors import UserError
+from dripgate.fit.thresholds import ENOUGH, MOST, Observed, learn, learning_curve
 
 
 def observed(n=600, classes=4, seed=0, informative=True):
@@ -132,3 +132,38 @@ def test_the_learning_curve_is_that_of_a_ridge_probe():
     probe = RidgeClassifier(alpha=3.0).fit(seen.features[order[:600]], seen.labels[order[:600]])
     reference = probe.score(seen.features[order[600:]], seen.labels[order[600:]])
     assert abs(curve(1.0) - reference) < 0.03
+
+
+def test_many_features_are_never_a_system_as_large(monkeypatch):
+    """2,048 features took 46 s of CPU: what is solved must not grow with them."""
+    seen = observed(n=90)
+    wide = np.concatenate([seen.features, np.random.default_rng(1).normal(size=(90, 2018))], 1)
+    assert wide.shape[1] == 2048
+    sizes, solve = [], np.linalg.solve
+
+    def counted(a, b):
+        sizes.append(len(a))
+        return solve(a, b)
+
+    monkeypatch.setattr(np.linalg, "solve", counted)
+    learned = learn(replace(seen, features=wide), 0.5, seed=0)
+    assert len(sizes) >= 200
+    assert max(sizes) <= MOST + 1
+    assert learned.full > 0.25
+
+
+def test_main_directions_keep_what_the_probe_needs():
+    """Where fewer directions than features hold all the variance, nothing is lost."""
+    seen = observed(n=400)
+    turned = np.linalg.qr(np.random.default_rng(0).normal(size=(600, 30)))[0].T
+    wide = replace(seen, features=seen.features @ turned)
+    assert learning_curve(wide, seed=0)(1.0) == pytest.approx(
+        learning_curve(seen, seed=0)(1.0), abs=0.05
+    )
+
+
+def test_signal_of_several_classes_at_once_is_that_of_sigmoids():
+    seen = replace(observed(n=50), head="sigmoid")
+    p = 1 / (1 + np.exp(-seen.logits))
+    by_hand = ((p - np.eye(4)[seen.labels]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(seen.signal, by_hand / by_hand.sum(), atol=1e-6)

@@ -115,4 +115,3 @@ def shared_models() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of public models ({folder}); set DRIPGATE_MODELS")
     return folder
-

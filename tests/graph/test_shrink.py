@@ -5,7 +5,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from dripgate.training.shrink import shrink
+
+from dripgate.graph.shrink import shrink
 
 RANDOM = np.random.default_rng(0)
 
@@ -120,12 +121,3 @@ def test_a_mere_factor_and_a_transpose_need_no_second_matrix():
         s=np.float32(1 / 49),
     )
     assert _shrunk(model, x=_floats(3, 6)) == ["Gemm", "Gemm"]
-
-
-def test_mask_becomes_a_sign_only_behind_a_relu():
-    text = """(float[N, 6] x, float[N, 6] g) => (float[N, 6] y) {{ h = {} (x)
-        t = LessOrEqual (h, zero)  y = Where (t, zero, g) }}"""
-    inputs = {"x": _floats(3, 6), "g": _floats(3, 6)}
-    zero = np.float32(0)
-    assert _shrunk(_model(text.format("Relu"), zero=zero), **inputs) == ["Relu", "Sign", "Mul"]
-    assert "Where" in _shrunk(_model(text.format("Tanh"), zero=zero), **inputs)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from dripgate.cli.common import percent
 from dripgate.store.size import format_size
+from dripgate.text import one_line
 
 if TYPE_CHECKING:  # what is described need not be imported to describe something else
     from collections.abc import Mapping
     from pathlib import Path
 
+    from dripgate.data import Found, Pile
     from dripgate.gate_info import GateInfo
     from dripgate.graph.target import Candidate
     from dripgate.policy import Alarm, Interval
@@ -21,6 +23,8 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
     from dripgate.stream.loop import Summary as RunSummary
     from dripgate.stream.receive import Tally
     from dripgate.stream.uplink import State
+
+_ROWS = 50
 
 
 #: Kinds of operators shown of a head.
@@ -45,6 +49,39 @@ def gate(info: GateInfo) -> list[str]:
         f"           {point.keep:4.0%} → {point.expected:.3f} ({point.random:.3f})"
         for point in seen.curve[1::4]
     ]
+    return lines
+
+
+def data(found: Found) -> list[str]:
+    """A data set's summary, in lines for people: classes, splits, what is not used, and notes."""
+    train, test = (sum(getattr(row, side) for row in found.classes) for side in ("train", "test"))
+    lines = [
+        f"{one_line(found.name)}: {train:,} train and {test:,} test samples in "
+        f"{sum(row.train + row.test > 0 for row in found.classes)} classes, "
+        f"{found.not_used:,} files skipped"
+    ]
+    for row in found.classes[:_ROWS]:
+        gone = f", {row.unreadable:,} cannot be read" if row.unreadable else ""
+        counts = f"{row.train:>7,} train {row.test:>6,} test{gone}"
+        lines.append(f"  class {one_line(row.name):<16} {counts}")
+    if len(found.classes) > _ROWS:
+        lines.append(f"  … and {len(found.classes) - _ROWS:,} more classes; all are in --json")
+    lines += [
+        f"  split {one_line(folder) + '/':<16} {split.files:>7,} files, for {split.side}"
+        for folder, split in found.splits.items()
+    ]
+    lines += unused(found.unused)
+    return lines + [f"  note: {one_line(note)}" for note in found.notes]
+
+
+def unused(piles: Mapping[str, Pile]) -> list[str]:
+    """What was not used, in lines for people: by reason, the largest first, with examples."""
+    lines = []
+    for reason, pile in sorted(piles.items(), key=lambda item: -item[1].count):
+        more = ", …" if pile.count > len(pile.examples) else ""
+        # Causes that differ in their numbers are with the examples.
+        text = f"{', '.join(pile.examples)}{more}" + ("" if "…" in reason else f": {reason}")
+        lines.append(f"  skipped {pile.count:,}: {one_line(text)}")
     return lines
 
 
@@ -101,12 +138,13 @@ def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:
         for name, n in sorted(counters.items())
         if "evicted" in name or "purged" in name
     ]
-    if gate:
-        names = gate.classes
-        lines.append("predicted    " + ", ".join(
-            f"{names[index]} {count:,}" for index, count in sorted(summary.predicted.items())
-            if 0 <= index < len(names)
-        ))  # fmt: skip
+    names = gate.classes if gate else ()
+    predicted = (
+        f"{names[index] if 0 <= index < len(names) else index} {count:,}"
+        for index, count in sorted(summary.predicted.items())
+    )
+    if summary.predicted:
+        lines.append("predicted    " + ", ".join(predicted))
     return lines
 
 
@@ -125,8 +163,24 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
     ]
     if summary.lost:
         lines.append(f"lost         {summary.lost:>9,}  before a verdict: slower than the source")
+    if summary.known:
+        lines.append(
+            f"known        {summary.known:>9,}  files decided before by this gate and these "
+            "options; --again decides them again"
+        )
+    if summary.stayed:
+        lines.append(f"stayed       {summary.stayed:>9,}  files that were to go; named above")
     lines += _reasons(summary.reasons)
-    lines += [f"  unreadable {entry.source}: {entry.cause}" for entry in summary.unreadable_named]
+    lines += [
+        f"  unreadable {one_line(entry.source)}: {one_line(entry.cause)}"
+        for entry in summary.unreadable_named
+    ]
+    if more := summary.unreadable - len(summary.unreadable_named):
+        lines.append(f"  … and {more:,} more that are unreadable")
+    lines += [
+        f"  not read {one_line(name)}: it went on changing; write beside and rename, or give "
+        "--settle" for name in summary.restless
+    ]  # fmt: skip
     return lines
 
 

@@ -3,20 +3,25 @@
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from dripgate.cli import describe
 from dripgate.cli.common import json_option, parent_of, say, seed_option, show
 from dripgate.cli.models import Described, model_options
+from dripgate.cli.reading import folders_option, read
 from dripgate.errors import MissingExtra, UserError
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
+
+if TYPE_CHECKING:
+    from dripgate.data import Reading
 
 
 @click.command("fit")
 @click.argument("data")
 @model_options
+@folders_option
 @click.option("--layer", help="The target's name in the graph; by default the last that will do.")
 @click.option("--list-cuts", is_flag=True, help="Show all that could be the target, and stop.")
 @click.option("--keep", default="auto", show_default=True, help="auto, or a fraction such as 0.3.")
@@ -36,18 +41,18 @@ from dripgate.heatmap import DEFAULT_SCORE, SCORES
 @json_option
 def command(
     data: str, described: Described, layer: str | None, list_cuts: bool, keep: str, score: str,
-    force: bool, out: Path, curve: Path | None, seed: int, json_path: Path | None,
+    force: bool, reading: "Reading", out: Path, curve: Path | None, seed: int,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Learn the thresholds on labelled DATA that MODEL has not seen, and write the gate."""
     _needs_extra()
-    from dripgate.cli.reading import read
     from dripgate.data import open_source
     from dripgate.fit.brought import input_spec
     from dripgate.models import fit, open_model
 
     parent_of(out)
     wanted = parse_keep(keep)
-    source = open_source(data)
+    source = open_source(data, reading=reading)
     classifier = open_model(
         described.model, source, weights=described.weights, trust=described.trust,
         size=described.size,
@@ -60,7 +65,8 @@ def command(
         show(describe.cuts(looked_at), describe.cuts_as_data(looked_at), json_path)
         return
     classifier = classifier.with_(output=described.output or classifier.output)
-    dataset = read(data, spec=input_spec(classifier, source, described.said))
+    spec = input_spec(classifier, source, described.said)
+    dataset = read(data, spec=spec, reading=reading)
     started = time.perf_counter()
     gate = fit(
         classifier, dataset, layer=layer, keep=wanted, score=score, preprocessing=described.said,
@@ -75,7 +81,9 @@ def command(
         curve.write_text(tradeoff_svg(seen.curve, seen.full, gate.info.keep), encoding="utf-8")
     lines = describe.gate(gate.info)
     lines.append(f"{out}: {len(gate.data) / 1e3:.0f} kB, fitted in {seconds:.1f} s")
-    show(lines, {"gate": str(out), "seconds": seconds, "info": gate.info}, json_path)
+    show(lines, {
+        "gate": str(out), "seconds": seconds, "found": dataset.found, "info": gate.info,
+    }, json_path)  # fmt: skip
 
 
 def _needs_extra() -> None:

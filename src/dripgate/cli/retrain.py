@@ -16,9 +16,10 @@ from dripgate.cli.common import (
     show,
 )
 from dripgate.cli.models import Described, model_options
+from dripgate.cli.reading import folders_option
 
 if TYPE_CHECKING:
-    from dripgate.data import Dataset
+    from dripgate.data import Dataset, Reading
     from dripgate.training.classifier import Classifier, ModelInfo
     from dripgate.training.retrain import Weigh
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="What the model was first trained on.")
 @model_options
+@folders_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New model file.")
 @click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
 @json_option
 def command(
     store: Path, data: str, described: Described, out: Path, gate_out: Path | None,
-    labels: Path | None, from_scratch: bool, steps: int | None, weigh: "Weigh", keep: str, seed: int, json_path: Path | None,
+    labels: Path | None, from_scratch: bool, steps: int | None, weigh: "Weigh", reading: "Reading",
+    keep: str, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
     import msgspec
@@ -57,7 +60,7 @@ def command(
         parent_of(path)
     given = read_labels(labels) if labels else {}
     wanted = parse_keep(keep)
-    classifier, dataset = _trainable(described, data)
+    classifier, dataset = _trainable(described, data, reading)
     recipe = classifier.info.recipe if from_scratch else onward(classifier.info.recipe)
     recipe = msgspec.structs.replace(recipe, seed=seed, steps=steps or recipe.steps)
     with progress(recipe.steps, "retraining") as step:
@@ -92,7 +95,7 @@ def command(
     }, json_path)  # fmt: skip
 
 
-def _trainable(described: Described, data: str) -> "tuple[Classifier, Dataset]":
+def _trainable(described: Described, data: str, reading: "Reading") -> "tuple[Classifier, Dataset]":
     """A torch classifier with its data; for weights that say nothing, what the data and options do.
 
     Raises ModelError or UserError.
@@ -103,7 +106,7 @@ def _trainable(described: Described, data: str) -> "tuple[Classifier, Dataset]":
     from dripgate.training.classifier import ModelInfo, default_preprocessing, load_classifier
     from dripgate.types import ImageInput
 
-    source = open_source(data)
+    source = open_source(data, reading=reading)
 
     def describe(arch: str) -> "ModelInfo":
         spec = infer_input(source)
@@ -117,4 +120,4 @@ def _trainable(described: Described, data: str) -> "tuple[Classifier, Dataset]":
         return ModelInfo(arch=arch, classes=classes, input=spec, preprocessing=preprocessing)
 
     classifier = load_classifier(described.model, described.weights, describe)
-    return classifier, read(data, spec=classifier.info.input)
+    return classifier, read(data, spec=classifier.info.input, reading=reading)

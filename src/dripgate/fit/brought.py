@@ -175,7 +175,7 @@ def calibration_part(dataset: Dataset, holdout: float) -> Split:
 
     Raises DataError where there are too few to learn thresholds from.
     """
-    part = dataset.train.by_hash(holdout, HOLDOUT_SALT)[0] if holdout else dataset.train
+    part = dataset.train.hold_out(holdout, HOLDOUT_SALT)[0] if holdout else dataset.train
     if len(part) < FEWEST:
         raise DataError(
             f"{dataset.name}: {len(part)} samples to learn thresholds from, at least {FEWEST} are "
@@ -194,7 +194,7 @@ def _input_for(ends: Ends, data: Source | Dataset, said: Said, notes: list[str])
                 f"{ends.name} takes {ends.dtype} {ends.shape}, which is no image of 1 or 3 "
                 "channels; the data are images: give arrays (.npy) as the classifier takes them"
             )
-        return layout.input
+        return msgspec.structs.replace(layout.input, range=seen.range)
     if isinstance(seen, AudioInput):
         if isinstance(said, Features):
             return AudioInput(rate=said.rate(seen), length=_scaled(seen, said.rate(seen)))
@@ -233,7 +233,7 @@ def _preparation(
             shape=ends.shape
         )  # fmt: skip
     layout = ends.layout(said.layout if isinstance(said, Pixels) else None)
-    if layout is None or layout.input != spec:
+    if layout is None or layout.input.shape != spec.shape:
         raise ModelError(f"{ends.name} takes {ends.dtype} {ends.shape}, samples are {spec}")
     if isinstance(said, Pixels):
         return said.on(layout)
@@ -254,7 +254,7 @@ def _preparation(
 def _in_layout(said: Preprocessing, ends: Ends, spec: InputSpec) -> Preprocessing:
     """What a configuration says of the pixels, in the layout that this file takes."""
     layout = ends.layout(None)
-    if not isinstance(said, Normalize) or layout is None or layout.input != spec:
+    if not isinstance(said, Normalize) or layout is None or layout.input.shape != spec.shape:
         return said
     return msgspec.structs.replace(said, layout=layout.layout, dtype=layout.dtype)
 

@@ -164,7 +164,7 @@ def _by_user(
     if place == 0 and kind in _SECOND:
         return 1
     if place == 0 and kind in _LAST:
-        return rank - 1
+        return rank - 1 if _of_last_axis(node, rank) else None
     if kind in _REDUCES:
         return _by_reduction(value, node, rank)
     after = measured.shapes.get(node.outputs[0], ())
@@ -179,6 +179,12 @@ def _by_user(
     if behind is not None and kind in _MOVES:
         return _same_axis(after, shape, behind)
     return None
+
+
+def _of_last_axis(node: ir.Node, rank: int) -> bool:
+    """Whether an operator takes the last axis alone: a LayerNorm may take (K, h, w)."""
+    axis = node.attributes.get("axis")
+    return axis is None or int(axis.value) % rank == rank - 1
 
 
 def _by_reduction(value: ir.Value, node: ir.Node, rank: int) -> int | None:
@@ -205,7 +211,7 @@ def _by_maker(value: ir.Value, measured: Measured, depth: int) -> int | None:
         return None
     if node.op_type in _SECOND:
         return 1
-    if node.op_type in _LAST:
+    if node.op_type in _LAST and _of_last_axis(node, len(shape)):
         return len(shape) - 1
     for before in node.inputs:
         given = measured.shapes.get(before, ()) if before is not None else ()

@@ -13,7 +13,8 @@ from dripgate.types import Array
 HeadKind = Literal["softmax", "sigmoid"]
 #: Below this a probability is all rounding: its logarithm is taken of this instead.
 LEAST = 1e-7
-_ENDS = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid"}
+#: What makes probabilities: a sigmoid that is written out ends in a division, or is clipped.
+_ENDS = {"Softmax", "Sigmoid", "HardSigmoid", "Div", "Reciprocal", "Clip"}
 _WEIGHTS = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "GlobalAveragePool", "ReduceMean"}
 _PASSED = {
     "Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Reshape", "Flatten", "Squeeze",
@@ -25,8 +26,8 @@ class Head(NamedTuple):
     """logits (N, C), C ≥ 2, and how they become probabilities: softmax, or a sigmoid each.
 
     origin: the classifier's own tensor that they are made of. ends: the operator that was taken
-    off behind it. binary: the file has one number, which
-    is the second of the two logits here (the first is 0).
+    off behind it. binary: the file has one number, which is the second of the two logits here (the
+    first is 0).
     """
 
     logits: ir.Value

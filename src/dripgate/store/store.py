@@ -6,18 +6,23 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
+from dripgate.store.age import MACHINE, UNSET, Clocks, Tenure
 from dripgate.store.reading import digest
-from dripgate.store.records import Put, Wanted, clean, clean_label
+from dripgate.store.records import Decided, Put, Wanted, clean, clean_label
 from dripgate.store.size import format_size, parse_size
 from dripgate.store.space import PAGE, SPARE, Pool
-from dripgate.store.writing import ADD, NOTE, Writer
+from dripgate.store.writing import ADD, NOTE, WRONG, Writer
 from dripgate.types import Sample, Verdict
 
 _SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
+_NONE = Decided()
+_Share: Any = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
 _DEFAULTS: dict[str, Any] = {
     "limit": None,
     "quarantine_share": space.QUARANTINE_SHARE,
@@ -35,7 +40,8 @@ class Store(Writer):
     remembered in the file, as are quarantine_share, the part of the limit (0 … 1) where
     quarantined samples live, and audit_share, the part that audit samples are sure of. A limit
     below what is there evicts the least valuable. read_only: beside a writer, or where nothing
-    may change.
+    may change. clocks: the machine's time, and how it passes. ``on_wait`` is told, in a line,
+    where another process keeps a write waiting.
 
     Raises:
         StoreError: the file is not a store, has a writer already, or the limit is impossible.
@@ -49,15 +55,17 @@ class Store(Writer):
         quarantine_share: float | None = None,
         audit_share: float | None = None,
         read_only: bool = False,
+        clocks: Clocks = MACHINE,
     ) -> None:
-        self.path = Path(path).resolve()  # as SQLite does before it names the journal
+        super().__init__(Path(path).resolve())  # as SQLite does before it names the journal
         self.read_only = read_only
+        self._tenure = Tenure(clocks)
         self._limit = None  # until _prepare has read it
         shares = {"quarantine_share": quarantine_share, "audit_share": audit_share}
         wanted = _settings(self.path, limit, shares)
         with schema.sqlite_errors(self.path), ExitStack() as stack:
-            self._db = schema.connect(self.path, create=not read_only)
-            stack.callback(self._db.close)
+            self._connection = schema.connect(self.path, create=not read_only)
+            stack.callback(self._connection.close)
             if read_only:
                 self._db.execute("PRAGMA query_only = ON")
             else:
@@ -65,6 +73,8 @@ class Store(Writer):
                 schema.configure(self._db)
                 stack.callback(self._remove_journal)
                 self._prepare(wanted)
+                self._begin_tenure()
+                stack.callback(self._end_tenure)
             self._open = stack.pop_all()
 
     # Samples ------------------------------------------------------------------------------------
@@ -86,12 +96,13 @@ class Store(Writer):
         labels: Mapping[str, str] | None = None,
         counters: Mapping[str, int] | None = None,
         meta: Mapping[str, str] | None = None,
+        decided: Decided | None = None,
     ) -> list[Put]:
         """Store samples and add to counters, with as few commits as the limit allows: often one.
 
-        labels: by sample id. counters: added, and meta: noted as by ``set_meta``, in the
-        transaction of the last sample, so they never run ahead of the samples. Returns what became
-        of each, in order, when all is durable.
+        labels: by sample id. counters: added, meta: noted as by ``set_meta``, and decided: files,
+        noted in the ledger, all in the transaction of the last sample, so they never run ahead of
+        the samples. Returns what became of each, in order, when all is durable.
 
         Raises: as ``put``; then earlier samples of the call may be stored, and nothing is counted.
         """
@@ -99,9 +110,9 @@ class Store(Writer):
         fate = dict.fromkeys(ids, Put.PRESENT) | dict.fromkeys((w.id for w in waiting), Put.REFUSED)
         added = Counter(counters or {})
         notes = {key: self._note(key, value) for key, value in (meta or {}).items()}
-        size = sum(len(text.encode()) for text in notes.values())
+        size = sum(len(text.encode()) for text in notes.values()) + (decided or _NONE).size
         room = SPARE + size // (PAGE // 2)
-        if notes:
+        if notes or decided:
             self._make_spare(room)
         while True:
             admitted, refused = self._admit(waiting)
@@ -109,7 +120,9 @@ class Store(Writer):
             # What rows need together is an estimate; stop in time, and look again.
             largest = max((one.footprint for one in admitted), default=0)
             spare = room + largest // PAGE
-            done = self._write(self._insert, admitted, then=added, notes=notes, spare=spare)
+            done = self._write(
+                self._insert, admitted, then=added, notes=notes, decided=decided, spare=spare
+            )
             fate |= dict.fromkeys((one.id for one in admitted[:done]), Put.STORED)
             waiting = admitted[done:]
             if not waiting:
@@ -171,11 +184,38 @@ class Store(Writer):
     def expire(self, max_age: float, *, now: float | None = None) -> int:
         """Delete every sample older than ``max_age`` seconds; returns how many.
 
-        Uploaded or not, audit or not: who sets an age means it. By ``sample.time`` against
-        ``now``, by default this machine's clock; a sample without a time stays. Reads all
-        metadata once: call it every so often, not for every sample. Counted as ``evicted_age``.
+        By ``sample.time`` against ``now``, by default this machine's clock; a sample without a time
+        stays. But a clock may jump: what is not uploaded, or not labelled, has to have been here
+        for so long by the store's own clock too, which counts the time of its runs, and of a
+        pause between two runs a day, or half of ``max_age``, at most. Reads all metadata once:
+        call it every so often, not for every sample. Counted as ``evicted_age``.
         """
-        return self._delete(Wanted(age=max_age), "evicted_age", now)
+        self._tenure.take_pause(max_age)
+        self._save_tenure()
+        return self._delete(Wanted(age=max_age), "evicted_age", now, self._tenure.ran - max_age)
+
+    def put_right(self, now: float, *, since: int | None = None) -> int:
+        """Correct the times of samples that were read by a wrong clock; returns how many.
+
+        Those of before 2001, which no clock that was set says; after the key ``since`` also those
+        that are more than a minute off: for samples of this run, once its clock has jumped.
+        ``now``: the right time. How long each has been here is known by the store's own clock.
+        """
+        asked = {"now": now, "ran": self._tenure.ran, "since": since}
+        corrected = 0
+        if now < UNSET:
+            return corrected
+        while rows := self._query(WRONG, asked):
+            while rows:
+                self._make_spare(SPARE)
+                done = self._write(self._set_time, rows, spare=SPARE // 2)
+                corrected, rows = corrected + done, rows[done:]
+        return corrected
+
+    @property
+    def last_key(self) -> int:
+        """The number of the sample stored last; they rise."""
+        return int(self._query("SELECT coalesce(max(key), 0) FROM samples")[0][0])
 
     def purge(self, wanted: Wanted) -> int:
         """Delete the samples that match; returns how many. Counted as ``purged``."""
@@ -251,17 +291,23 @@ class Store(Writer):
         for version in range(schema.pragma(self._db, "user_version"), schema.VERSION):
             if version > 1:  # the first step needs no room, and makes what eviction looks at
                 self._know_settings()
-                pages = SPARE + len(self) * schema.STEP_BYTES // PAGE
+                pages = SPARE + len(self) * schema.STEP_BYTES.get(version, 0) // PAGE
                 self._make_spare(pages, reason="evicted_resize")
             with self._transaction():
                 schema.step(self._db, version)
 
     def _know_settings(self) -> None:
         self._limit = self.limit
-        known = ((pool, self._setting(f"{pool}_share")) for pool in (Pool.QUARANTINE, Pool.AUDIT))
+        known = (
+            (pool, self._setting(f"{pool}_share", _Share)) for pool in (Pool.QUARANTINE, Pool.AUDIT)
+        )
         self._shares = {
             pool: _DEFAULTS[f"{pool}_share"] if share is None else share for pool, share in known
         }
+
+    def _end_tenure(self) -> None:
+        with suppress(StoreError):  # a full disk: a little younger, then
+            self._save_tenure()
 
     def _remove_journal(self) -> None:
         """Leave one file: a cleanly closed store can be copied as it is."""

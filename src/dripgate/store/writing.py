@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
-from dripgate.store.reading import Reader, file_size
-from dripgate.store.records import Candidate, Wanted, candidate, clean_label
+from dripgate.store.age import Tenure
+from dripgate.store.reading import Reader
+from dripgate.store.records import Candidate, Decided, Wanted, candidate, clean_label, typed
 from dripgate.store.space import PAGE, SLACK, Pool, Victim
 from dripgate.types import Sample, Verdict
 
@@ -29,9 +30,9 @@ ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
 NOTE = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 _INSERT = """
 INSERT INTO samples (id, source, time, decision, reason, score, quality, predicted, propensity,
-                     detail, label, bytes, value, footprint)
+                     detail, label, bytes, value, footprint, ran)
 VALUES (:id, :source, :time, :decision, :reason, :score, :quality, :predicted, :propensity,
-        :detail, :label, :bytes, :value, :footprint)"""
+        :detail, :label, :bytes, :value, :footprint, :ran)"""
 _VICTIMS = """
 SELECT key, pool, uploaded, worth, footprint FROM samples
 WHERE pool = ? ORDER BY uploaded DESC, worth, key"""
@@ -40,13 +41,22 @@ SELECT key, pool, uploaded, worth, footprint FROM samples
 WHERE (:uploaded IS NULL OR uploaded = :uploaded)
   AND (:labelled IS NULL OR (label IS NOT NULL) = :labelled)
   AND (:decision IS NULL OR decision = :decision) AND (:before IS NULL OR time < :before)
+  AND (:stored_before IS NULL OR (uploaded AND label IS NOT NULL)
+       OR coalesce(ran, 0) < :stored_before)
 LIMIT 1000"""
+#: Key and right time of samples whose time cannot be.
+WRONG = """
+SELECT key, :now - (:ran - ran) FROM samples
+WHERE ran IS NOT NULL
+  AND (time < 1e9 OR (key > :since AND abs(time - (:now - (:ran - ran))) > 60)) LIMIT 1000"""
+_SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
 _EVICTED = {
     Pool.QUARANTINE: "evicted_quarantine", Pool.AUDIT: "evicted_audit", Pool.KEEP: "evicted_limit"
 }  # fmt: skip
 _REFUSED = {
     Pool.QUARANTINE: "refused_quarantine", Pool.AUDIT: "refused_audit", Pool.KEEP: "refused"
 }  # fmt: skip
+_Seconds: Any = float | None
 #: Where bytes in a pool are counted, for those that have a share.
 _TAKEN = {Pool.QUARANTINE: "quarantined", Pool.AUDIT: "audited"}
 
@@ -57,6 +67,9 @@ class Writer(Reader):
     read_only: bool
     _limit: int | None
     _shares: dict[Pool, float]
+    _tenure: Tenure
+    #: Told where a reader keeps a commit waiting.
+    on_wait: Callable[[str], object] = staticmethod(lambda _: None)
 
     # Transactions -------------------------------------------------------------------------------
 
@@ -65,15 +78,18 @@ class Writer(Reader):
         if self.read_only:
             raise StoreError(f"{self.path} was opened with read_only=True; open it for writing")
         with schema.sqlite_errors(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+            self._patiently("BEGIN IMMEDIATE")
             try:
                 yield
-                self._db.execute("COMMIT")
+                self._patiently("COMMIT")
             except BaseException:
                 # SQLite may have rolled back already, and the first error is the one to tell.
                 with suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _patiently(self, statement: str) -> None:
+        schema.patiently(self._db, statement, lambda text: self.on_wait(f"{self.path}: {text}"))
 
     def _write(
         self,
@@ -82,15 +98,16 @@ class Writer(Reader):
         *,
         then: Mapping[str, int] | None = None,
         notes: Mapping[str, str] | None = None,
+        decided: Decided | None = None,
         spare: int = 0,
     ) -> int:
         """Write items in one transaction, as many as it may hold; returns how many.
 
-        then, notes: counters to add and texts to note where the last item was written. spare:
-        pages that must stay free.
+        then, notes, decided: counters to add, and texts and files to note, where the last item was
+        written. spare: pages that must stay free.
         """
         increments = [(name, amount) for name, amount in (then or {}).items() if amount]
-        if not items and not increments and not notes:
+        if not items and not increments and not notes and not decided:
             return 0
         with self._transaction():
             for done, item in enumerate(items, 1):
@@ -99,10 +116,40 @@ class Writer(Reader):
                     return done
             self._db.executemany(ADD, increments)
             self._db.executemany(NOTE, (notes or {}).items())
+            if decided:
+                self._note_decided(decided)
         return len(items)
 
+    def _note_decided(self, decided: Decided) -> None:
+        """Append to the ledger, and forget the oldest where it has more than its part."""
+        self._db.execute("DELETE FROM decided WHERE open = 1")
+        last = self._db.execute("SELECT coalesce(max(upto), 0) FROM decided").fetchone()[0]
+        for is_open, marks in ((0, decided.marks), (1, decided.leaving)):
+            if marks:
+                last += len(marks)
+                row = (last, is_open, decided.newest, marks)
+                self._db.execute("INSERT INTO decided VALUES (?, ?, ?, ?)", row)
+        oldest = (last - space.ledger_bound(self._limit),)
+        if decided.crowded:
+            (floor,) = self._db.execute("SELECT max(newest) FROM decided WHERE upto <= ?", oldest)
+            if floor[0]:
+                self._db.execute(_SET, ("floor", floor[0]))
+        self._db.execute("DELETE FROM decided WHERE upto <= ?", oldest)
+
+    def _set_time(self, key_and_time: tuple[int, float]) -> None:
+        key, time = key_and_time
+        self._db.execute("UPDATE samples SET time = ? WHERE key = ?", (time, key))
+
+    def _begin_tenure(self) -> None:
+        ran, wall = (self._setting(name, _Seconds) for name in ("ran", "wall"))
+        self._tenure.begin(ran or 0.0, wall)
+
+    def _save_tenure(self) -> None:
+        with self._transaction():
+            self._db.executemany(_SET, self._tenure.state.items())
+
     def _insert(self, one: Candidate) -> None:
-        key = self._db.execute(_INSERT, one.row).lastrowid
+        key = self._db.execute(_INSERT, one.row | {"ran": self._tenure.ran}).lastrowid
         self._db.execute("INSERT INTO payloads VALUES (?, ?)", (key, one.row["payload"]))
         self._note_taken(one.pool, one.footprint)
 
@@ -187,22 +234,26 @@ class Writer(Reader):
     def _left(self, pool: Pool) -> int:
         """Bytes that a pool has left of its share; negative where it has more than that."""
         share = int(space.max_pages(self._limit or 0) * PAGE * self._shares[pool])
-        return share - int(self._setting(_TAKEN[pool]))
+        return share - self._setting(_TAKEN[pool], int)
 
     def _victims(self, pool: Pool) -> Generator[Victim]:
         with (
             schema.sqlite_errors(self.path),
             closing(self._db.execute(_VICTIMS, (pool.value,))) as rows,
         ):
-            yield from map(Victim._make, rows)
+            yield from (typed(row, Victim) for row in rows)
 
-    def _delete(self, wanted: Wanted, reason: str, now: float | None = None) -> int:
-        """Delete what matches, whoever it is; returns how many."""
+    def _delete(
+        self, wanted: Wanted, reason: str, now: float | None = None, ran: float | None = None
+    ) -> int:
+        """Delete what matches, whoever it is; returns how many. ran: what is not both uploaded
+        and labelled was stored before this, by the store's own clock.
+        """
         oldest = None if wanted.age is None else (clock.time() if now is None else now) - wanted.age
-        asked = wanted._asdict() | {"before": oldest}
+        asked = wanted._asdict() | {"before": oldest, "stored_before": ran}
         deleted = 0
         while rows := self._query(_MATCHING, asked):
-            self._evict([Victim._make(row) for row in rows], reason)
+            self._evict(self._typed(list[Victim], rows), reason)
             deleted += len(rows)
         return deleted
 
@@ -256,5 +307,5 @@ class Writer(Reader):
         """Whether one more row could take the journal out of its part of the limit."""
         if self._limit is None:
             return False
-        size = file_size(Path(f"{self.path}-journal"))
+        size = schema.file_size(Path(f"{self.path}-journal"))
         return size + space.row_journal_bound(self._limit) > space.journal_bound(self._limit)

@@ -1,11 +1,10 @@
 """What became of the stream, and what was dropped: counts, and the audit's estimates."""
 
-from collections import Counter
-from pathlib import PurePosixPath
-
 import msgspec
 
-from dripgate.gate_info import GateInfo
+from dripgate.data.layout import label_of
+from dripgate.errors import StoreError
+from dripgate.gate_info import GateInfo, noted
 from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
 from dripgate.store import Store
 from dripgate.stream.loop import saved_policy
@@ -44,13 +43,17 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 def account(store: Store) -> Account | None:
     """The account of a store that a policy filled; None where there was no policy.
 
-    Labels are those in the store, else the class folder a sample came from, as in ``retrain``.
+    Labels are those in the store, else the class folder a sample came from: ``class_of``.
     Raises StoreError where the saved policy is damaged.
     """
     meta, saved = store.meta, saved_policy(store)
     if not saved or "gate" not in meta:
         return None
-    info = msgspec.json.decode(meta["gate"], type=GateInfo)
+    if (info := noted(meta)) is None:
+        raise StoreError(
+            f"{store.path}: the gate noted in it is damaged, or another dripgate's, so there is no "
+            "account of its policy; run the present gate into it"
+        )
     policy = Policy.restored(info, saved)
     estimates, why = _estimates(store, policy, info)
     counts = policy.counts
@@ -69,8 +72,7 @@ def account(store: Store) -> Account | None:
 
 
 def _strange(store: Store, info: GateInfo) -> dict[str, int]:
-    given = Counter(one.label for one in store.outcomes() if one.label)
-    return {label: n for label, n in sorted(given.items()) if label not in info.classes}
+    return {label: n for label, n in store.labels().items() if label not in info.classes}
 
 
 def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates | None, str]:
@@ -87,11 +89,15 @@ def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates 
         policy.stream, certain=policy.stream.certain - lost, blind=policy.stream.blind + lost
     )
     known = {name: index for index, name in enumerate(info.classes)}
-    seen = []
-    for one in store.outcomes():
-        label = known.get(one.label or PurePosixPath(one.source).parent.name)
-        if label is not None and one.propensity:
-            seen.append(Seen(label, one.predicted, one.propensity))
+    labelled = (
+        (label_of(one.label, one.source, known), one.predicted, one.propensity)
+        for one in store.outcomes()
+    )
+    seen = (
+        Seen(known[label], predicted, propensity)
+        for label, predicted, propensity in labelled
+        if label in known and propensity
+    )
     found = estimate(seen, stream, len(info.classes))
     return found, "" if found else "no stored sample is labelled with a class of the gate"
 

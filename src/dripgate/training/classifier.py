@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from dripgate.data import Dataset, Split
 from dripgate.data.split import HOLDOUT_SALT
 from dripgate.errors import DataError, ModelError
-from dripgate.files import write_whole
+from dripgate.files import read_whole, write_whole
+from dripgate.gate_check import input_problem
 from dripgate.graph.classifier import OnnxClassifier
 from dripgate.training import nets
 from dripgate.training.export import exported
@@ -38,6 +39,7 @@ from dripgate.types import (
 )
 
 METADATA_KEY = "dripgate"
+LARGEST_MODEL = 4 << 30
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -80,7 +82,7 @@ class Classifier:
 
     def parts(self, dataset: Dataset) -> tuple[Split, Split]:
         """(what the model learns from, what it is calibrated on) of the data's train part."""
-        held_out, learned_from = dataset.train.by_hash(self.info.holdout, HOLDOUT_SALT)
+        held_out, learned_from = dataset.train.hold_out(self.info.holdout, HOLDOUT_SALT)
         return learned_from, held_out
 
     def indices(self, classes: tuple[str, ...], name: str) -> Array:
@@ -208,9 +210,15 @@ def load_classifier(
             f"{model}: weights of '{info.arch}', which is not a reference net; "
             f"give --model {info.arch} --weights {model}"
         )
-    shape = _prepared_shape(info)
-    make = nets.factory(info.arch, cast(nets.Shape, shape), len(info.classes))
-    return _filled(make, state, info, model)
+    try:
+        shape = _prepared_shape(info)
+        make = nets.factory(info.arch, cast(nets.Shape, shape), len(info.classes))
+        return _filled(make, state, info, model)
+    except (RuntimeError, ValueError, ArithmeticError, MemoryError, IndexError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{model}: its dripgate metadata makes no {info.arch} ({cause}); train the model again"
+        ) from None
 
 
 def _prepared_shape(info: ModelInfo) -> tuple[int, ...]:
@@ -286,29 +294,41 @@ def _filled(
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
-    """Tensors and metadata of a safetensors file. Raises ModelError."""
+    """Tensors and metadata of a safetensors file, which is sized first. Raises ModelError."""
     try:
+        data = read_whole(path, LARGEST_MODEL)
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-        state = load_tensors(path.read_bytes())
+        state = load_tensors(data)
     except FileNotFoundError:
         raise ModelError(
             f"{path}: no such file; make a first model with 'dripgate train', or give "
             "package.module:factory with --weights"
         ) from None
-    except (SafetensorError, OSError) as error:
+    # Whose header was made by hand may claim any shape, and torch says so in its own ways.
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        cause = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{path}: not a safetensors file ({error}); pickled weights (.pt, .pth) are not "
+            f"{path}: not a safetensors file ({cause}); pickled weights (.pt, .pth) are not "
             "loaded because they can run code: convert them with safetensors.torch.save_file"
         ) from None
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(
+                f"{path}: its weights '{name:.80}' are no finite numbers; give the file of a "
+                "training that did not diverge"
+            )
     if METADATA_KEY not in metadata:
         return state, None
     try:
-        return state, msgspec.json.decode(metadata[METADATA_KEY], type=ModelInfo)
+        info = msgspec.json.decode(metadata[METADATA_KEY], type=ModelInfo)
     except msgspec.DecodeError as error:
         raise ModelError(
             f"{path}: its dripgate metadata cannot be read ({error}); train the model again"
         ) from None
+    if problem := input_problem(info.input):
+        raise ModelError(f"{path}: its dripgate metadata says {problem}; train the model again")
+    return state, info
 
 
 def _zeros(spec: InputSpec) -> Tensor:

@@ -234,6 +234,7 @@ def _quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         stack.callback(logger.setLevel, level)
         logger.setLevel(logging.ERROR)
+        torch._C._jit_set_onnx_log_enabled(False)  # else graphs that fail are printed
         yield
 
 
