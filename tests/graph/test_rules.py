@@ -255,7 +255,7 @@ TRANSPOSED = {
     "plain": ((3, 4, 5), (3, 2, 3, 3), {}),
     "strides and pads": ((3, 4, 5), (3, 2, 3, 3), {"strides": [2, 2], "pads": [1, 0, 1, 1]}),
     "output padding": ((3, 4, 5), (3, 2, 3, 3), {"strides": [2, 3], "output_padding": [1, 2], "pads": [1, 1, 1, 1]}),
-    "groups": ((4, 4, 4), (4, 3, 2, 2), {"group": 2}),
+    
     "1-D": ((3, 5), (3, 2, 4), {"strides": [2], "pads": [1, 1]}),
     "gaps": ((3, 4, 4), (3, 2, 2, 2), {"strides": [3, 3]}),
     "SAME_UPPER": ((3, 4, 4), (3, 2, 3, 3), {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
@@ -416,7 +416,11 @@ def test_whatever_is_broadcast_is_summed_again(
 )
 def test_reshapes_lead_back(there: tuple[int, ...], back: tuple[int, ...], end: str) -> None:
     end = end if len(back) > 1 else "flat"
-    nodes = ("Reshape", ["x", ints(-1, *there)]), ("Sin", ["v0"]), ("Reshape", ["v1", ints(-1, *back)])
+    nodes = (
+        ("Reshape", ["x", ints(-1, *there)]),
+        ("Sin", ["v0"]),
+        ("Reshape", ["v1", ints(-1, *back)]),
+    )
     check(Net((2, 3, 4), *nodes), end)
 
 

@@ -179,6 +179,8 @@ def _through(weight: Array, chain: list[ir.Node]) -> Array:
         feeds = {str(value.name): _array(value) for value in node.inputs[1:] if value is not None}
         run = ReferenceEvaluator(ir.to_proto(node), opsets={"": OPSET})
         feeds = {name: _precise(array) for name, array in feeds.items()}
+        if node.op_type == "Reshape":  # a fixed batch is written in it, and here it is the rows
+            feeds = {name: np.array([len(weight), *array[1:]]) for name, array in feeds.items()}
         (values,) = cast("list[Array]", run.run(None, {str(_in(node).name): values, **feeds}))
     return values.astype(np.float32)
 

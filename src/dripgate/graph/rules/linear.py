@@ -70,7 +70,9 @@ def _einsum(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     Along a letter that A alone has, its gradient is the same everywhere.
     """
     x, y = source(node, i)
-    letters, out = _letters(node, [len(b.shapes[source(node, n)[0]]) for n in range(len(node.inputs))])
+    letters, out = _letters(
+        node, [len(b.shapes[source(node, n)[0]]) for n in range(len(node.inputs))]
+    )
     mine = letters[i]
     others = [n for n in range(len(letters)) if n != i]
     if len(set(mine)) < len(mine):
@@ -79,7 +81,9 @@ def _einsum(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     kept = [n for n, letter in enumerate(mine) if letter in known]
     g = b.expand(g, b.shapes[y])
     values = [g, *(source(node, n)[0] for n in others)]
-    equation = ",".join([out, *(letters[n] for n in others)]) + "->" + "".join(mine[n] for n in kept)
+    equation = (
+        ",".join([out, *(letters[n] for n in others)]) + "->" + "".join(mine[n] for n in kept)
+    )
     shape = b.shapes[x]
     found = b("Einsum", *values, shape=tuple(shape[n] for n in kept), equation=equation)
     return b.reshape(found, [size if n in kept else 1 for n, size in enumerate(shape)])
@@ -95,7 +99,9 @@ def _letters(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
         out = ("..." if "..." in left else "") + "".join(once)
     spare = [c for c in string.ascii_letters if c not in equation]
     hidden = [rank - len(t.replace(".", "")) for t, rank in zip(terms, ranks, strict=True)]
-    dots = "".join(spare[: max([0, *(h for h, t in zip(hidden, terms, strict=True) if "..." in t)])])
+    dots = "".join(
+        spare[: max([0, *(h for h, t in zip(hidden, terms, strict=True) if "..." in t)])]
+    )
     if any("..." in t and h != len(dots) for h, t in zip(hidden, terms, strict=True)):
         raise NoRule(f"Einsum '{equation}', whose ellipses differ in length")
     return [t.replace("...", dots) for t in terms], out.replace("...", dots)
