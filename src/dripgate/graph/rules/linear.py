@@ -22,17 +22,16 @@ def _matmul(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
         return _by_vector(b, g, other, i)
     if i == 0:
         g = b.expand(g, b.shapes[y], [-1])
-        if len(b.shapes[other]) == len(b.shapes[g]) == 2:
-            return _gemm_of(b, g, other, turned=True)
+        if len(b.shapes[other]) == 2:
+            *sizes, columns = b.shapes[g]
+            flat = b.reshape(g, (math.prod(sizes), columns))
+            return b.reshape(_gemm_of(b, flat, other, turned=True), (*sizes, b.shapes[x][-1]))
         product = b.matmul(g, b.swap_last(other))
-        rows = b.shapes[product][-2]  # 1 where all rows have the same gradient
     else:
-        g = b.expand(g, b.shapes[y], [-1, -2])
-        product = b.matmul(b.swap_last(other), g)
-        rows = b.shapes[product][-2]
+        product = b.matmul(b.swap_last(other), b.expand(g, b.shapes[y], [-1, -2]))
+    rows = b.shapes[product][-2]  # 1 where all rows have the same gradient
     full = (*b.shapes[y][:-2], rows, b.shapes[x][-1])
-    kept = (*b.shapes[x][:-2], rows, b.shapes[x][-1])
-    return b.sum_to(product, full, kept)
+    return b.sum_to(product, full, (*b.shapes[x][:-2], rows, b.shapes[x][-1]))
 
 
 def _by_vector(b: Builder, g: ir.Value, vector: ir.Value, i: int) -> ir.Value:

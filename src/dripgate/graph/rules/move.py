@@ -131,7 +131,7 @@ def _slice(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
             chosen[axis] = np.eye(shape[axis])[list(taken)]
     g = b.expand(
         g, b.shapes[y], [a for a in range(len(shape)) if before[a] or after[a] or a in chosen]
-    )  # noqa: E501
+    )
     return separable(b, b.pad(g, before, after), chosen)
 
 
