@@ -70,7 +70,12 @@ def open_model(
                 "does; export the model to ONNX where it was trained, or give its weights as "
                 "safetensors with --model package.module:factory"
             )
-        if kind not in (".safetensors", ".pt", ".ts", ".pt2") and not path.is_dir():
+        if not path.exists():
+            raise ModelError(
+                f"{path}: no such file; give an .onnx or .tflite file, or make a first model with "
+                "'dripgate train'"
+            )
+        if kind not in (".safetensors", ".pt", ".ts", ".pt2"):
             raise ModelError(
                 f"{path}: no MODEL; give an .onnx or .tflite file, safetensors of 'train', "
                 "timm:NAME, hf:FOLDER, or package.module:factory with --weights"
