@@ -265,7 +265,8 @@ def test_a_user_s_own_code(dripgate, photos, tmp_path, monkeypatch):
     save_file(NETS["lenet"]((1, 8, 8), 2).state_dict(), tmp_path / "w.safetensors")
     monkeypatch.chdir(tmp_path)
     code, _, err = dripgate("fit", photos, "--model", "ournet:make", "--weights", "w.safetensors",
-                            "--mean", "0.5", "--std", "0.25", "--keep", "0.5", "--force")  # fmt: skip
+                            "--mean", "0.5", "--std", "0.25", "--keep", "0.5",
+                            "--force")  # fmt: skip
     assert code == 0, err
     assert (tmp_path / "gate.onnx").stat().st_size > 10_000
 

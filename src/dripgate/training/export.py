@@ -103,7 +103,8 @@ def _export(model: nn.Module, example: Tensor, kind: str, dynamic: bool) -> byte
         if kind == "torchscript":
             # Its annotation names paths; it takes files too.
             torch.onnx.export(
-                model, (example,), cast(Any, file), dynamo=False, opset_version=OPSET, input_names=["input"],
+                model, (example,), cast(Any, file), dynamo=False, opset_version=OPSET,
+                input_names=["input"],
                 dynamic_axes={"input": {0: "batch"}} if dynamic else None,
             )  # fmt: skip
             return file.getvalue()
