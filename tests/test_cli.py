@@ -343,13 +343,17 @@ def test_the_program_s_own_files_are_no_samples(dripgate, loop, incoming):
 @pytest.mark.parametrize(
     "options",
     [("--batch", "-3"), ("--batch", "0"), ("--every", "-1"), ("--interval", "0"), ("--rate", "0"),
-     ("--settle", "-1"), ("--time", "noon"), ("--json", "no/such/folder.json")],
+     ("--settle", "-1"), ("--time", "noon"), ("--json", "no/such/folder.json"),
+     ("--settle", "nan"), ("--settle", "inf"), ("--interval", "nan"), ("--overlap", "5"),
+     ("--channels", "0"), ("--patience", "0"), ("--give-up", "inf"), ("--keep", "nan"),
+     ("--keep", "0.5", "--seed", "-1"), ("--keep", "0.5", "--seed", "9" * 25)],
 )  # fmt: skip
 def test_numbers_that_cannot_be_are_refused(dripgate, loop, incoming, tmp_path, options):
     code, _, err = dripgate("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db",
                             *options)  # fmt: skip
     assert code == 2
-    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+    assert err.startswith("dripgate: ")
     assert not (tmp_path / "k.db").exists()
 
 
@@ -485,8 +489,43 @@ def test_export_stays_in_its_folder_whatever_the_names_are(dripgate, tmp_path, s
 
 
 def test_usage_mistakes_exit_with_2(dripgate):
-    assert dripgate("run")[0] == 2
-    assert dripgate("nonsense")[0] == 2
+    refused(dripgate("run"), "GATE", "dripgate run --help")
+    refused(dripgate("nonsense\n\x1b[2J"), r"nonsense\n\x1b[2J")
+    assert dripgate()[0] == 2
+    assert dripgate("--help")[0] == dripgate("--version")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--steps", "-1"), ("--batch", "0"), ("--size", "0"), ("--size", "1000000"), ("--lr", "nan"),
+     ("--holdout", "nan"), ("--seed", "-1"), ("--json", "no/such.json")],
+)  # fmt: skip
+def test_numbers_that_train_cannot_use_are_refused_before_it_reads(dripgate, photos, tmp_path,
+                                                                   options):  # fmt: skip
+    result = dripgate("train", photos, "--out", tmp_path / "m.safetensors", *options)
+    refused(result, options[1])
+    assert len(result[2].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("--keep", "7"), "--keep"), (("--keep", "nan"), "--keep"), (("--std", "nan"), "--std"),
+     (("--size", "0"), "--size"), (("--size", "64"), "leave --size out"),
+     (("--curve", "no/such.svg"), "no/such.svg")],
+)  # fmt: skip
+def test_what_fit_cannot_use_is_refused_before_it_decodes(dripgate, loop, tmp_path, options,
+                                                          words):  # fmt: skip
+    result = dripgate("fit", loop / "labelled.zip", "--model", loop / "model.safetensors",
+                      "--out", tmp_path / "g.onnx", *options)  # fmt: skip
+    refused(result, words)
+    assert len(result[2].splitlines()) == 1
+    assert not (tmp_path / "g.onnx").exists()
+
+
+def test_a_gate_is_no_model(dripgate, loop, tmp_path):
+    result = dripgate("fit", loop / "labelled.zip", "--model", loop / "gate.onnx",
+                      "--out", tmp_path / "g.onnx")  # fmt: skip
+    refused(result, "is a gate already")
 
 
 def test_the_demo_refuses_what_it_cannot_split(dripgate, tmp_path, png):

@@ -7,6 +7,7 @@ import click
 
 from dripgate.cli import describe
 from dripgate.cli.common import (
+    STEPS,
     json_option,
     parent_of,
     percent,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
 @click.option("--from-scratch", is_flag=True, help="Begin with new weights, not the old ones.")
-@click.option("--steps", type=int, help="Training steps; by default as the model was trained.")
+@click.option("--steps", type=STEPS, help="Training steps; by default as the model was trained.")
 @click.option(
     "--weigh",
     type=click.Choice(["equal", "stream"]),

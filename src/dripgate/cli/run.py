@@ -17,7 +17,16 @@ from dripgate.cli.broker import (
     sending,
     sending_options,
 )  # fmt: skip
-from dripgate.cli.common import Stop, json_option, parent_of, say, show
+from dripgate.cli.common import (
+    SECONDS,
+    SECONDS_ABOVE_0,
+    SEEDS,
+    Finite,
+    Stop,
+    json_option,
+    say,
+    show,
+)
 from dripgate.cli.seen import Watching
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
@@ -52,7 +61,7 @@ _SAID_EVERY = 1000
 )  # fmt: skip
 @click.option("--again", is_flag=True, help="Decide also about what this gate decided before.")
 @click.option(
-    "--settle", default=2.0, show_default=True, type=click.FloatRange(0),
+    "--settle", default=2.0, show_default=True, type=SECONDS,
     help="Seconds that a file of a followed folder must not have changed for before it is read.",
 )  # fmt: skip
 @click.option(
@@ -64,7 +73,7 @@ _SAID_EVERY = 1000
     help="Most samples decided together.",
 )  # fmt: skip
 @click.option(
-    "--latency", default=0.0, type=click.FloatRange(0),
+    "--latency", default=0.0, type=SECONDS,
     help="Seconds that a sample may wait for others to share its commit.",
 )  # fmt: skip
 @click.option("--keep", type=float, help="Share to keep, such as 0.05; else the gate's band.")
@@ -75,12 +84,17 @@ _SAID_EVERY = 1000
     type=float,
     help="Keep a scene once; share of distinct scenes that may be lost by it. 0 is off.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the audit and all other chance.")
-@click.option("--rate", type=click.IntRange(1), help="Of pcm:-, in Hz; the gate's if not given.")
-@click.option("--channels", type=int, help="Of raw pcm:-, averaged; 1 if not given.")
-@click.option("--overlap", default=0.5, show_default=True, help="Of the windows of pcm:-.")
 @click.option(
-    "--every", default=0.0, type=click.FloatRange(0),
+    "--seed", default=0, show_default=True, type=SEEDS, help="Of the audit and all other chance."
+)
+@click.option("--rate", type=click.IntRange(1), help="Of pcm:-, in Hz; the gate's if not given.")
+@click.option("--channels", type=click.IntRange(1), help="Of raw pcm:-, averaged; 1 if not given.")
+@click.option(
+    "--overlap", default=0.5, show_default=True, type=Finite(0, 0.95),
+    help="Of the windows of pcm:-.",
+)  # fmt: skip
+@click.option(
+    "--every", default=0.0, type=SECONDS,
     help="Seconds between two frames of camera:…; 0 is all.",
 )  # fmt: skip
 @click.option("--queue", default="64MB", show_default=True, help="Memory for what waits.")
@@ -94,7 +108,7 @@ _SAID_EVERY = 1000
 @security_options
 @click.option("--metrics", type=click.Path(path_type=Path), help="File for Prometheus, NAME.prom.")
 @click.option(
-    "--interval", type=click.FloatRange(0, min_open=True),
+    "--interval", type=SECONDS_ABOVE_0,
     help="Seconds between two reports; 60 if it goes on.",
 )  # fmt: skip
 @json_option
@@ -116,8 +130,6 @@ def command(
     age = options["max_age"] and parse_duration(options["max_age"])
     check_source(source)
     address = options["uplink"] and parse_address(options["uplink"])
-    if json_path and str(json_path) != "-":
-        parent_of(json_path)
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source
     watching = Watching(opened.info.classes, opened.info.input)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from dripgate.errors import GateError, ModelError
-from dripgate.gate_info import METADATA_KEY, GateInfo
+from dripgate.gate_info import INPUT_NAME, METADATA_KEY, GateInfo
 from dripgate.graph.builder import Builder
 from dripgate.graph.cut import Cut
 from dripgate.graph.opened import Opened
@@ -48,6 +48,7 @@ def build_graph(
     preprocessing does not give what the classifier takes.
     """
     graph, build = opened.model.graph, opened.build
+    _free_names(graph)
     before = sum(1 for _ in graph)
     batch = -1 if opened.measured.batch is None else opened.measured.batch
     samples = samples_input(build, spec, batch)
@@ -104,6 +105,14 @@ def _taint(build: Builder, samples: ir.Value) -> ir.Value:
     n, *sizes = build.shapes[samples]
     flat = build.reshape(samples, (n, int(np.prod(sizes))))
     return build.mul(build.reduce("ReduceSum", flat, [1]), 0.0)
+
+
+def _free_names(graph: ir.Graph) -> None:
+    """The names that a gate's parts have are not the classifier's."""
+    values = {value for node in graph for value in node.outputs}
+    for value in (*values, *graph.initializers.values(), *graph.inputs):
+        if value.name in (THRESHOLDS, INPUT_NAME) or (value.name or "").startswith("const."):
+            value.name = f"own.{value.name}"
 
 
 def _name_outputs(graph: ir.Graph, outputs: dict[str, ir.Value]) -> None:
