@@ -187,6 +187,7 @@ def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path
                    for row in table)  # fmt: skip
     with (tmp_path / "labels.csv").open("w") as file:
         file.writelines(["id,label\n", *(f"{row['id']},{row['source'][0]}\n" for row in table)])
+        file.write("feed,3\n")
     code, out, err = dripgate(
         "retrain", loop / "kept.db", "--data", loop / "labelled.zip",
         "--model", loop / "model.safetensors", "--labels", tmp_path / "labels.csv",
@@ -196,6 +197,10 @@ def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path
     said = json.loads((tmp_path / "r.json").read_text())
     assert code == 0, err
     assert said["used"] > 0
+    quarantined = sum(row["decision"] == "quarantine" for row in table)
+    assert said["used"] + said["unlabelled"] + said["unknown"] + quarantined == len(table)
+    assert said["quarantined"] == quarantined
+    assert "1 labels of samples that the store does not hold: feed" in out
     # Three steps from scratch are worse: it says so, and writes nothing.
     assert not said["written"]
     assert "the new model is worse: nothing was written" in out
@@ -458,6 +463,22 @@ def test_stores_that_are_none(dripgate, loop, tmp_path):
     refused(dripgate("inspect", tmp_path / "none.db"), "no such file")
     refused(dripgate("run", loop / "gate.onnx", loop / "stream.zip", "--store",
                      tmp_path / "k.db", "--limit", "lots"), "lots")  # fmt: skip
+
+
+def test_tables_of_labels_that_are_none(dripgate, loop, tmp_path):
+    for content, *words in (
+        (b"", "no column called id or label"), (b"id;label\na;b\n", "no column called id or label"),
+        (b"id\na\n", "no column called label"), (b"\xff\xfeid", "not a table"),
+        (b"id,label\na,1\na,2\n", "a is '1' and '2'"), (b"id,label\na\n", "not a table"),
+        (b"id,label\na,1,2,3\n", "not a table"), (None, "Is a directory"),
+    ):  # fmt: skip
+        path = tmp_path / f"labels{len(list(tmp_path.iterdir()))}.csv"
+        path.mkdir() if content is None else path.write_bytes(content)
+        result = dripgate("retrain", loop / "kept.db", "--data", loop / "labelled.zip", "--model",
+                          loop / "model.safetensors", "--out", tmp_path / "m.safetensors",
+                          "--labels", path)  # fmt: skip
+        refused(result, str(path), *words)
+        assert len(result[2].splitlines()) == 1
 
 
 def test_sources_that_are_none(dripgate, loop, tmp_path):

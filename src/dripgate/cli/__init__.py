@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from importlib import import_module
 
 import click
@@ -37,6 +38,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 2 usage or bad input, 1 anything else."""
+    warnings.formatwarning = lambda message, *_, **__: f"  note: {one_line(str(message))}\n"
     try:
         # Not as click's own program: that prints what was given as it is, on several lines.
         sys.exit(cli(prog_name="dripgate", standalone_mode=False))
