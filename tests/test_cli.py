@@ -362,6 +362,21 @@ def test_numbers_that_cannot_be_are_refused(dripgate, loop, incoming, tmp_path, 
     assert not (tmp_path / "k.db").exists()
 
 
+def test_options_that_mean_nothing_here_are_named(dripgate, loop, incoming, tmp_path):
+    def said(*options):
+        code, _, err = dripgate("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db",
+                                *options)  # fmt: skip
+        assert code == 0, err
+        return [line for line in err.splitlines() if "not used here" in line]
+
+    assert said("--processed", "keep", "--time", "mtime", "--again") == []
+    (line,) = said("--every", "3", "--rate", "8000", "--settle", "1", "--patience", "3", "--seed",
+                   "1", "--queue", "1MB", "--device", "hive")  # fmt: skip
+    for name in ("--every", "--rate", "--settle", "--patience", "--seed", "--queue", "--device"):
+        assert name in line
+    assert said("--keep", "0.5", "--seed", "1") == []
+
+
 def test_metrics_that_cannot_be_written_stop_nothing(dripgate, loop, incoming, tmp_path):
     code, out, err = dripgate("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db",
                               "--metrics", tmp_path / "none" / "m.prom")  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from dripgate.cli import describe
 from dripgate.cli.broker import (
@@ -31,11 +32,11 @@ from dripgate.cli.seen import Watching
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
-from dripgate.stream.broker import Address, Security, name_of, parse_address
+from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
 from dripgate.stream.loop import BATCH, Summary, run
 from dripgate.stream.reading import TIMES
 from dripgate.stream.service import Service
-from dripgate.stream.sources import How, check_source, open_source
+from dripgate.stream.sources import How, check_source, open_source, unused_options
 from dripgate.types import Sample, Verdict
 
 _SAID_EVERY = 1000
@@ -130,6 +131,7 @@ def command(
     age = options["max_age"] and parse_duration(options["max_age"])
     check_source(source)
     address = options["uplink"] and parse_address(options["uplink"])
+    _say_unused(source, options, rules)
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source
     watching = Watching(opened.info.classes, opened.info.input)
@@ -190,6 +192,28 @@ def _rules(options: dict[str, Any]) -> Rules | None:
     budgets = tuple(parse_allowance(text) for text in options["budget"])
     rules = Rules(budgets=budgets, seed=options["seed"])
     return msgspec.structs.replace(rules, **given)
+
+
+_OF_UPLINK = ("metadata_only", "bandwidth", "confirm", "patience", "give_up")
+_OF_BROKER = ("credentials", "ca", "cert", "key", "device")
+
+
+def _say_unused(source: str, options: dict[str, Any], rules: Rules | None) -> None:
+    """Name the options that were given and mean nothing here."""
+    context = click.get_current_context()
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    given = {name for name in options
+             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}  # fmt: skip
+    unused = unused_options(source, options["follow"], given)
+    if not options["uplink"]:
+        unused += [name for name in _OF_UPLINK if name in given]
+        if not is_address(source):
+            unused += [name for name in _OF_BROKER if name in given]
+    if rules is None and "seed" in given:
+        unused.append("seed")
+    if unused:
+        named = ", ".join(flags[name] for name in unused)
+        say(f"  note: not used here: {named}; {source} or the other options leave no use for it")
 
 
 def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], object]) -> How:
