@@ -36,7 +36,7 @@ from dripgate.graph.measure import run, samples_like, session
 from dripgate.graph.opened import Opened
 from dripgate.graph.target import open_first
 from dripgate.training import export
-from dripgate.types import ArrayInput, Identity, Thresholds
+from dripgate.types import ArrayInput, Identity, ImageInput, Normalize, Thresholds
 
 ROWS = Path("out/zoo.jsonl")
 #: What one model may take: seconds of wall clock, bytes of memory.
@@ -111,7 +111,11 @@ def apart(name: str, attempt: Callable[[], Row]) -> Row:
             row = {"made": False, "why": str(error)}
         except BaseException as error:
             where = traceback.format_exc().strip().splitlines()[-12:]
-            row = {"made": False, "why": f"{type(error).__name__}: {error}"[:300], "traceback": where}
+            row = {
+                "made": False,
+                "why": f"{type(error).__name__}: {error}"[:300],
+                "traceback": where,
+            }
         row = {"model": name, **row, "seconds": round(time.monotonic() - begin, 1)}
         with os.fdopen(write_end, "w") as file:
             file.write(json.dumps(row))
@@ -122,14 +126,18 @@ def apart(name: str, attempt: Callable[[], Row]) -> Row:
     _, status = os.waitpid(child, 0)
     if text:
         return dict(json.loads(text))
-    reason = f"over {SECONDS} s" if status & 127 == signal.SIGALRM else f"ended by signal {status & 127}"
+    reason = (
+        f"over {SECONDS} s" if status & 127 == signal.SIGALRM else f"ended by signal {status & 127}"
+    )
     return {"model": name, "made": False, "why": reason, "traceback": [reason]}
 
 
 def try_module(model: torch.nn.Module, example: torch.Tensor) -> Row:
     """Export a module, make a gate of it and hold both against torch."""
     options = zoo_shapes.options(model)
-    if all(p.dtype == torch.float32 for p in model.parameters()) and not isinstance(model, torch.jit.ScriptModule):
+    if all(p.dtype == torch.float32 for p in model.parameters()) and not isinstance(
+        model, torch.jit.ScriptModule
+    ):
         zoo_models.perturb(model, example)
     made: list[export.Exported] = []
     clock = [0.0]
@@ -178,7 +186,12 @@ def try_module(model: torch.nn.Module, example: torch.Tensor) -> Row:
     if reference is None:
         row |= {"reference": "differences", "axis": "unknown"}
         row["alpha_error"] = zoo_reference.by_differences(
-            head, {cut.name: target, str(opened.given.name): x}, target, alpha, cut.channel, cut.tokens
+            head,
+            {cut.name: target, str(opened.given.name): x},
+            target,
+            alpha,
+            cut.channel,
+            cut.tokens,
         )
     else:
         row |= {"reference": f"autograd at {reference.source}", "axis": reference.axis}
@@ -206,12 +219,28 @@ def try_file(path: Path) -> Row:
     target, alpha, logits, head = row.pop("numbers")
     source = session(data)
     (values,) = run(source, {source.get_inputs()[0].name: x})
-    quantised = any(n.op_type == "QuantizeLinear" for n in onnx.load_model_from_string(data).graph.node)
-    row["logits_error"] = _error(probabilities(logits), np.asarray(values, np.float64).reshape(len(x), -1))
+    quantised = any(
+        n.op_type == "QuantizeLinear" for n in onnx.load_model_from_string(data).graph.node
+    )
+    row["logits_error"] = _error(
+        probabilities(logits), np.asarray(values, np.float64).reshape(len(x), -1)
+    )
     cut = chosen.cut
-    row |= {"reference": "none: rounding has no slope" if quantised else "differences", "axis": "unknown"}
-    row["alpha_error"] = None if quantised else zoo_reference.by_differences(
-        head, {cut.name: target, str(opened.given.name): x}, target, alpha, cut.channel, cut.tokens
+    row |= {
+        "reference": "none: rounding has no slope" if quantised else "differences",
+        "axis": "unknown",
+    }
+    row["alpha_error"] = (
+        None
+        if quantised
+        else zoo_reference.by_differences(
+            head,
+            {cut.name: target, str(opened.given.name): x},
+            target,
+            alpha,
+            cut.channel,
+            cut.tokens,
+        )
     )
     if values.dtype.kind in "iu":
         row["logits_error"] = None
@@ -225,18 +254,28 @@ def gate(opened: Opened, chosen: Any, x: np.ndarray, source: bytes) -> Row:
     batch = opened.measured.batch
     head_model, values = head_of(opened, cut, x)
     classes = opened.build.shapes[opened.head.logits][1]
-    spec = ArrayInput(shape=tuple(x.shape[1:]))
+    spec: ArrayInput | ImageInput = ArrayInput(shape=tuple(x.shape[1:]))
     thresholds = Thresholds(low=(None,) * classes, high=(None,) * classes, quality_low=None)
     notes, ended = list(opened.notes), opened.head.ends
     nodes = len(opened_nodes(opened))
     begin = time.monotonic()
-    given = opened.given.dtype
-    opened.given.dtype = ir.DataType.FLOAT if given in (ir.DataType.UINT8, ir.DataType.INT8) else given
-    built = build_graph(opened, cut, Identity(), spec, "evidence_mean", thresholds, with_alpha=True)
+    preprocessing: Identity | Normalize = Identity()
+    samples = x.astype(np.float32)
+    if x.dtype.kind in "iu":
+        spec = ImageInput(height=x.shape[1], width=x.shape[2], channels=x.shape[3])
+        zero = 128 if x.dtype == np.int8 else 0
+        preprocessing = Normalize(
+            mean=(zero / 255,) * x.shape[3], std=(1 / 255,) * x.shape[3], layout="channels_last",
+            dtype="int8" if zero else "uint8",
+        )  # fmt: skip
+        samples = (x.astype(np.int16) + zero).astype(np.uint8)
+    built = build_graph(
+        opened, cut, preprocessing, spec, "evidence_mean", thresholds, with_alpha=True
+    )
     building = time.monotonic() - begin
     found = session(built.model)
     names = [each.name for each in found.get_outputs()]
-    results = dict(zip(names, run(found, {"samples": x.astype(np.float32)}), strict=True))
+    results = dict(zip(names, run(found, {"samples": samples}), strict=True))
     del name, source
     return {
         "made": True, "why": chosen.why, "batch": "dynamic" if batch is None else batch,
@@ -341,7 +380,8 @@ def line(row: Row) -> str:
     return (
         f"{'ok' if passes(row) else 'MISSED'} {row['model']} {row['exporter']} {row['batch']} "
         f"{row['shape']} ch{row['channel']} {row['axis']} α {row['alpha_error']:.1e} "
-        if row["alpha_error"] is not None else f"ok {row['model']} {row['shape']} "
+        if row["alpha_error"] is not None
+        else f"ok {row['model']} {row['shape']} "
     ) + (
         f"logits {row['logits_error']} {row['reference']} passed {row['passed']} nodes {row['nodes']} +{row['added']} "
         f"export {row.get('export_seconds')} open {row['open_seconds']} build {row['build_seconds']} all {row['seconds']} s"
@@ -355,7 +395,9 @@ def write(found: list[Row]) -> None:
     (folder / "zoo.md").write_text("\n".join(table(found)) + "\n")
     public = [row for row in found if row["model"].split(":")[0] in PUBLIC]
     made = sum(row["made"] for row in public)
-    print(f"{made} of {len(public)} public families are gates; {sum(map(passes, public))} meet the bar")
+    print(
+        f"{made} of {len(public)} public families are gates; {sum(map(passes, public))} meet the bar"
+    )
 
 
 def table(found: list[Row]) -> Iterator[str]:

@@ -298,4 +298,6 @@ def perturb(model: nn.Module, example: Tensor, seed: int = 0) -> None:
             del norm.own_momentum
             if norm.running_var is not None:
                 mean = norm.running_var.mean()
-                norm.running_var.mul_(0.5).add_(mean * (0.5 + 0.1 * torch.rand_like(norm.running_var)))
+                norm.running_var.mul_(0.5).add_(
+                    mean * (0.5 + 0.1 * torch.rand_like(norm.running_var))
+                )

@@ -29,7 +29,9 @@ class Backbone(nn.Sequential):
 class Net(nn.Module):
     """A backbone and what a function makes of its map; ``parts`` are the layers of that function."""
 
-    def __init__(self, head: Callable[..., Any], *, backbone: nn.Module | None = None, **parts: nn.Module) -> None:
+    def __init__(
+        self, head: Callable[..., Any], *, backbone: nn.Module | None = None, **parts: nn.Module
+    ) -> None:
         super().__init__()
         self.backbone = backbone or Backbone()
         self.head = head
@@ -52,7 +54,10 @@ class LayerNormFirst(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean(1, keepdim=True)

@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from dripgate.training.fit import fit, run_all
-from dripgate.training.gradcam import GradCam
 from torch import nn
 
 import dripgate
 from dripgate import heatmap
+from dripgate.bench.gradcam import GradCam
 from dripgate.data import load
 from dripgate.errors import DataError, ModelError, UserError
+from dripgate.fit.fit import run_all
 from dripgate.gate import Gate
 from dripgate.heatmap import SCORES
+from dripgate.models import fit
 from dripgate.training.classifier import load_classifier
 from dripgate.training.first import train_first
 from dripgate.training.preprocess import build
@@ -73,9 +74,9 @@ def test_other_scores(classifier, dataset, score):
 
 def test_the_layer_can_be_chosen_and_is_explained(classifier, dataset, gate):
     made = fit(classifier, dataset, layer="2", keep=0.5)
-    assert made.info.layer.name == "2"
+    assert made.info.layer.why == "named by the user"
     assert made.info.layer.shape != gate.info.layer.shape
-    assert "passes through it" in gate.info.layer.why
+    assert "everything passes" in gate.info.layer.why
 
 
 def test_what_cannot_be_fitted(classifier, dataset, loop):
@@ -111,7 +112,11 @@ def test_the_model_is_left_as_it_was(loop, dataset):
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("arch", ["resnet8", "lenet", "dscnn"])
+#: The module whose output is the target.
+LAYERS = {"resnet8": "3", "lenet": "4", "dscnn": "26"}
+
+
+@pytest.mark.parametrize("arch", LAYERS)
 @pytest.mark.parametrize("score", ["loss_mean", "evidence_mean"])
 def test_trained_reference_nets_agree_with_autograd_and_numpy(nets, arch, score):
     classifier, dataset = nets[arch]
@@ -120,7 +125,7 @@ def test_trained_reference_nets_agree_with_autograd_and_numpy(nets, arch, score)
     outputs = made(x)
     inputs = build(classifier.info.preprocessing, classifier.info.input)(torch.from_numpy(x))
     spec = SCORES[score]
-    with GradCam(classifier.model, made.info.layer.name) as gradcam:
+    with GradCam(classifier.model, LAYERS[arch]) as gradcam:
         cam = gradcam(inputs, spec)
     # onnxruntime against autograd
     for name in ("score", "heatmap", "logits", "embedding"):
@@ -128,7 +133,7 @@ def test_trained_reference_nets_agree_with_autograd_and_numpy(nets, arch, score)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(getattr(outputs, name), expected, atol=1e-4 * scale, rtol=0)
     # NumPy against autograd, split by hand
-    cut = int(made.info.layer.name) + 1
+    cut = int(LAYERS[arch]) + 1
     A = classifier.model[:cut](inputs).detach().requires_grad_()
     logits = classifier.model[cut:](A)
     predicted = logits.argmax(1)

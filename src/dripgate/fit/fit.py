@@ -90,7 +90,7 @@ def fit(
         files, classifier.name, shape=classifier.shape, layer=layer, output=classifier.output
     )
     brought = bring(classifier, opened, data, preprocessing, force=force, log=log)
-    return _Fitting(brought, opened, chosen, score, seed, log).gate(keep)
+    return _Fitting(brought, opened, chosen, score, seed, force, log).gate(keep)
 
 
 def _kind(data: Dataset | Source | str | Path) -> InputSpec:
@@ -111,9 +111,11 @@ class _Fitting:
     """One fit: what was brought, and what all steps share."""
 
     def __init__(
-        self, brought: Brought, opened: Opened, chosen: Chosen, score: str, seed: int, log: Log
+        self, brought: Brought, opened: Opened, chosen: Chosen, score: str, seed: int,
+        force: bool, log: Log,
     ) -> None:  # fmt: skip
         self._brought, self._score, self._seed, self._log = brought, score, seed, log
+        self._force = force
         self._opened, self._chosen = opened, chosen  # used up by the graph
 
     def gate(self, keep: Keep) -> Gate:
@@ -155,14 +157,10 @@ class _Fitting:
         )
         self._log(f"checking the graph, {built.added} operators larger, against the classifier")
         parity = check_gate(
-            built.model,
-            some,
-            reference,
-            score,
-            brought.outputs_of(some, plain=reference.quantised),
-            brought.ends.quantum,
-            batch,
-        )
+            built.model, some, reference, score,
+            brought.outputs_of(some, plain=reference.quantised), brought.ends.quantum, batch,
+            force=self._force,
+        )  # fmt: skip
         target = TargetLayer(
             name=chosen.cut.name, shape=chosen.cut.sizes, why=chosen.why,
             behind=behind, added=built.added,

@@ -30,6 +30,8 @@ from dripgate.types import Array
 TOLERANCE = 1e-4
 #: Where the head is too slow in double precision, differences are taken in single precision.
 COARSE = 2e-2
+#: Below this share of a single cell's derivative, that of all cells together is rounding.
+CANCELLED = 1e-5
 _SLOW = 1.0  # seconds for one pass through the head
 _CELLS = 4  # cells of each sample that are looked at
 
@@ -139,7 +141,7 @@ def _for_dtype(node: onnx.NodeProto, dtype: type) -> onnx.NodeProto:
 
 def check_gate(
     graph: bytes, samples: Array, reference_: Reference, score: str, expected: Array | None,
-    quantum: float, batch: int | None = None,
+    quantum: float, batch: int | None = None, *, force: bool = False,
 ) -> Parity:  # fmt: skip
     """Compare a gate's outputs for raw samples (n, …) with the reference.
 
@@ -147,12 +149,13 @@ def check_gate(
     quantum: how finely that is quantised. The differences are relative to each output's largest
     magnitude.
 
-    Raises ParityError beyond the tolerance, and ModelError where the score has no spread: no
-    threshold can tell samples apart then.
+    Raises ParityError beyond the tolerance, and ModelError where the score has no spread (no
+    threshold can tell samples apart then), unless ``force``.
     """
     found = _outputs(graph, samples, batch, plain=reference_.quantised)
     spec = SCORES[score]
-    _refuse_no_spread(found["score"])
+    if not force:
+        _refuse_no_spread(found["score"], reference_, found["logits"])
     logits = 0.0 if expected is None else _differs_from_file(found["logits"], expected, quantum)
     n = len(reference_.activations)
     cells = _difference(
@@ -200,35 +203,42 @@ def _by_differences(
     ref: Reference, logits: Array, maps: Array, spec: ScoreSpec
 ) -> tuple[Array, Array]:
     """(heatmap, expected) at some cells of each sample, (cells · n,)."""
-    cut, activations, n = ref.cut, ref.activations.astype(np.float64), len(ref.activations)
-    found, expected = [], []
+    n, found, expected = len(ref.activations), [], []
     weights = reference.objective_gradient(logits, spec.objective, ref.kind).astype(np.float64)
     flat = maps.reshape(n, -1)
-    step = 1e-5 if ref.exact else 1e-2
     places = np.linspace(0, flat.shape[1] - 1, _CELLS - 1).astype(int)
     for chosen in (flat.argmax(axis=1), *(np.full(n, p) for p in places)):
-        direction = _direction(cut, activations, chosen)
-        values = [
-            (weights * ref.head(activations + side * step * direction)).sum(axis=1)
-            for side in (-1, 0, 1)
-        ]
-        before, after = values[1] - values[0], values[2] - values[1]
-        slope = (values[2] - values[0]) / (2 * step) / flat.shape[1]
+        before, after = _slopes(ref, weights, _direction(ref, chosen))
         # Where both sides differ there is a kink, as at a ReLU's 0: no derivative to compare with.
         smooth = np.abs(after - before) <= 0.01 * (np.abs(after) + np.abs(before)) + 1e-12
+        slope = (before + after) / 2 / flat.shape[1]
         found.append(flat[np.arange(n), chosen][smooth])
         expected.append(np.maximum(spec.sign * slope, 0)[smooth])
     return np.concatenate(found), np.concatenate(expected)
 
 
-def _direction(cut: Cut, activations: Array, chosen: Array) -> Array:
-    """The activations of one cell of each sample, at every cell that counts."""
-    moved = np.moveaxis(activations, cut.channel, 1)
+def _slopes(ref: Reference, weights: Array, direction: Array) -> tuple[Array, Array]:
+    """One-sided derivatives of weights · logits (n, C) along a direction, (n,) each."""
+    step = 1e-5 if ref.exact else 1e-2
+    values = [
+        (weights * ref.head(ref.activations + side * step * direction)).sum(axis=1)
+        for side in (-1, 0, 1)
+    ]
+    return (values[1] - values[0]) / step, (values[2] - values[1]) / step
+
+
+def _direction(ref: Reference, chosen: Array, *, alone: bool = False) -> Array:
+    """The activations of one cell of each sample, at every cell that counts, or there alone."""
+    moved = np.moveaxis(ref.activations.astype(np.float64), ref.cut.channel, 1)
     flat = moved.reshape(len(moved), moved.shape[1], -1)
-    first, last = cut.tokens or (0, flat.shape[2])
+    rows, (first, last) = np.arange(len(flat)), ref.cut.tokens or (0, flat.shape[2])
+    one = flat[rows, :, first + chosen]
     direction = np.zeros_like(flat)
-    direction[:, :, first:last] = flat[np.arange(len(flat)), :, first + chosen][:, :, None]
-    return np.moveaxis(direction.reshape(moved.shape), 1, cut.channel)
+    if alone:
+        direction[rows, :, first + chosen] = one
+    else:
+        direction[:, :, first:last] = one[:, :, None]
+    return np.moveaxis(direction.reshape(moved.shape), 1, ref.cut.channel)
 
 
 def _difference(found: Array, expected: Array) -> float:
@@ -237,10 +247,18 @@ def _difference(found: Array, expected: Array) -> float:
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
 
 
-def _refuse_no_spread(scores: Array) -> None:
-    if len(scores) > 1 and np.ptp(scores) <= 1e-6 * np.abs(scores).max():
+def _refuse_no_spread(scores: Array, ref: Reference, logits: Array) -> None:
+    """Scores that are all the same, or all rounding: the gradient's mean cancels out."""
+    chosen = np.zeros(len(ref.activations), int)
+    top = np.eye(logits.shape[1])[logits[: len(chosen)].argmax(axis=1)]
+    every, alone = (
+        np.abs(_slopes(ref, top, _direction(ref, chosen, alone=one))).max() for one in (False, True)
+    )
+    same = len(scores) > 1 and np.ptp(scores) <= 1e-6 * np.abs(scores).max()
+    if same or every <= CANCELLED * alone:
         raise ModelError(
-            f"the score is the same for all of {len(scores)} samples: the gradient's mean vanishes "
-            "(an InstanceNorm right behind the target does that), or the classifier is not "
-            "trained; choose another cut with --layer (--list-cuts)"
+            f"the score tells none of {len(scores)} samples from another: the gradient's mean "
+            "vanishes (an InstanceNorm right behind the target does that), or the classifier is "
+            "not trained; choose another cut with --layer (--list-cuts), or write the gate all the "
+            "same with --force"
         )

@@ -200,7 +200,9 @@ def _by_reduction(value: ir.Value, node: ir.Node, rank: int) -> int | None:
 
 def _is_centred(value: ir.Value, node: ir.Node) -> bool:
     """Whether the mean is taken off again, as a normalisation over the channels does."""
-    return any(use.node.op_type == "Sub" and value in use.node.inputs for use in node.outputs[0].uses())
+    return any(
+        use.node.op_type == "Sub" and value in use.node.inputs for use in node.outputs[0].uses()
+    )
 
 
 def _by_maker(value: ir.Value, measured: Measured, depth: int) -> int | None:
@@ -232,6 +234,7 @@ def _by_maker(value: ir.Value, measured: Measured, depth: int) -> int | None:
 
 def _same_axis(given: Shape, wanted: Shape, axis: int) -> int | None:
     """Where an axis is after a reshape: as many values lie behind it, and it is as long."""
+
     def behind(shape: Shape, a: int) -> int:
         product = 1
         for size in shape[a + 1 :]:

@@ -68,7 +68,9 @@ def samples_like(value: ir.Value, n: int, shape: tuple[int, ...], seed: int = 0)
     return values.astype(kind)
 
 
-def measure(model: ir.Model, given: ir.Value, shape: tuple[int, ...], batch: int | None) -> Measured:
+def measure(
+    model: ir.Model, given: ir.Value, shape: tuple[int, ...], batch: int | None
+) -> Measured:
     """Run ``model`` for samples (N, *shape) and note what its values are.
 
     What is constant and small enough is stored in place of the operators that compute it.
@@ -160,7 +162,11 @@ def _fold(graph: ir.Graph, runs: list[Seen], data: set[ir.Value]) -> None:
                 continue
             first, last = arrays[0], arrays[-1]
             same = first.dtype == last.dtype and np.array_equal(first, last)
-            if same and first.nbytes <= max(FOLDED, _bytes_into(node)) and not value.is_graph_output():
+            if (
+                same
+                and first.nbytes <= max(FOLDED, _bytes_into(node))
+                and not value.is_graph_output()
+            ):
                 tensor = ir.tensor(np.array(first, order="C"), name=f"{value.name}.folded")
                 constant = ir.val(
                     tensor.name, tensor.dtype, ir.Shape(first.shape), const_value=tensor

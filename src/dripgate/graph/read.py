@@ -124,7 +124,9 @@ def _converted(model: ir.Model, name: str, opset: int) -> ir.Model:
     try:
         return ir.from_proto(version_converter.convert_version(proto, OPSET))
     except Exception as error:
-        cause = str(error).strip().splitlines()[-1][:200] if str(error).strip() else "no reason given"
+        cause = (
+            str(error).strip().splitlines()[-1][:200] if str(error).strip() else "no reason given"
+        )
         raise ModelError(
             f"{name}: cannot be brought from operator set {opset} to {OPSET} ({cause}); "
             f"export it again with opset {OPSET}"

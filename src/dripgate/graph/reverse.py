@@ -78,7 +78,9 @@ def _contributions(
             if value is target:
                 parts.append((found, short is not None))
             else:
-                gradients[value] = build.add(gradients[value], found) if value in gradients else found
+                gradients[value] = (
+                    build.add(gradients[value], found) if value in gradients else found
+                )
     if not parts:
         raise NoRule("nothing: no path leads from the cut to the logits")
     return parts

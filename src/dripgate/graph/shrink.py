@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
-from dripgate.graph.read import OPSET
+from dripgate.graph.read import FOLDED, OPSET
 from dripgate.types import Array
 
 #: Linear in their first input, sample by sample, where their other inputs are constant.
@@ -24,12 +24,29 @@ _MOVES = {"Transpose", "Unsqueeze", "Squeeze", "Reshape"}
 def shrink(model: ir.Model) -> None:
     """All rewrites, in place; what nothing depends on any more is left out."""
     graph = model.graph
-    for rewrite in (_drop_pooled_axes, _fold_linear, _store_once, _scales):
+    for rewrite in (_constants, _drop_pooled_axes, _fold_linear, _store_once, _scales):
         rewrite(graph)
         common.RemoveUnusedNodesPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
     graph.sort()
+
+
+def _constants(graph: ir.Graph) -> None:
+    """What constants alone make is computed here: a gate is opened without folding.
+
+    Quantised weights stay as small as they are.
+    """
+    for node in list(graph):
+        inputs = [value for value in node.inputs if value is not None]
+        arrays = [_array(value) for value in inputs]
+        if not inputs or node.op_type == "DequantizeLinear" or any(a is None for a in arrays):
+            continue
+        feeds = {str(value.name): array for value, array in zip(inputs, arrays, strict=True)}
+        run = ReferenceEvaluator(ir.to_proto(node), opsets={"": graph.opset_imports[""]})
+        (values, *_) = run.run(None, feeds)
+        if values.nbytes <= max(FOLDED, *(a.nbytes for a in arrays if a is not None)):
+            _replace(node, _constant(graph, f"{node.outputs[0].name}.folded", values))
 
 
 def _drop_pooled_axes(graph: ir.Graph) -> None:
@@ -179,6 +196,8 @@ def _through(weight: Array, chain: list[ir.Node]) -> Array:
         feeds = {str(value.name): _array(value) for value in node.inputs[1:] if value is not None}
         run = ReferenceEvaluator(ir.to_proto(node), opsets={"": OPSET})
         feeds = {name: _precise(array) for name, array in feeds.items()}
+        if node.op_type == "Reshape":  # a fixed batch is written in it, and here it is the rows
+            feeds = {name: np.array([len(weight), *array[1:]]) for name, array in feeds.items()}
         (values,) = cast("list[Array]", run.run(None, {str(_in(node).name): values, **feeds}))
     return values.astype(np.float32)
 

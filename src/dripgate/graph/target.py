@@ -20,6 +20,8 @@ from dripgate.types import Array
 
 #: A cell whose gradient is below this share of the largest has none.
 _NONE = 1e-6
+#: Cuts without any gradient after which no other is looked at.
+_PATIENCE = 4
 _UNRULED = "there is no rule for"
 _DEAD = "no gradient reaches it"
 _WHY = "the last tensor with spatial cells through which everything passes"
@@ -54,12 +56,15 @@ def choose_target(opened: Opened, layer: str | None = None) -> Chosen:
     if layer is not None:
         return _named(opened, layer)
     looked_at: list[Candidate] = []
+    dead: list[Cut] = []
     for cut in reversed(opened.cuts):
         candidate = look_at(opened, cut)
         looked_at.append(candidate)
         if not candidate.problem:
             return Chosen(cut, _why(cut, looked_at[:-1]), looked_at)
-    dead = [c.cut for c in looked_at if c.problem == _DEAD]
+        dead = [c.cut for c in looked_at if c.problem == _DEAD]
+        if len(dead) == _PATIENCE:  # what is dead there is dead before it
+            break
     if dead:
         return Chosen(dead[0], f"{_WHY}; {_DEAD} for made-up samples: is it trained?", looked_at)
     raise ModelError(f"{opened.name}: {_refusal(looked_at)}")
@@ -117,7 +122,7 @@ def _gradient(opened: Opened, cut: Cut) -> Array:
     onehot = build.unary("Hardmax", opened.head.logits, axis=1)
     found = gradient(build, cut.value, opened.head.logits, onehot)
     found = build.unary("Identity", found)
-    found.name = f"{cut.name}.gradient"
+    found.name = f"{cut.name}.gradient.{len(graph)}"  # it may be looked at twice
     kept = list(graph.outputs)
     graph.outputs[:] = [found]
     proto = ir.to_proto(opened.model)
@@ -163,7 +168,9 @@ def _why(cut: Cut, passed: list[Candidate]) -> str:
     why = _WHY
     if passed:
         problems = sorted({candidate.problem for candidate in passed})
-        why += f", and the gradient reaches its cells ({len(passed)} behind it: {'; '.join(problems)})"
+        why += (
+            f", and the gradient reaches its cells ({len(passed)} behind it: {'; '.join(problems)})"
+        )
     if cut.tokens:
         why += f"; {cut.shape[cut.cells[0]] - cut.tokens[1] + cut.tokens[0]} class or register tokens apart"
     if cut.guess:

@@ -164,7 +164,9 @@ def _outputs(model: nn.Module, example: Tensor, wanted: str | None) -> str | Non
     listed = ", ".join(f"'{name}' {tuple(tensor.shape)}" for name, tensor in found.items())
     if wanted is not None:
         if wanted not in found:
-            raise ModelError(f"{type(model).__name__} gives no '{wanted}'; it gives {listed or 'no tensor'}")
+            raise ModelError(
+                f"{type(model).__name__} gives no '{wanted}'; it gives {listed or 'no tensor'}"
+            )
         return wanted
     likely = {name: tensor for name, tensor in found.items() if _may_be_logits(tensor, example)}
     for name in _LOGITS:
@@ -180,8 +182,11 @@ def _outputs(model: nn.Module, example: Tensor, wanted: str | None) -> str | Non
 
 def _may_be_logits(tensor: Tensor, example: Tensor) -> bool:
     sizes = [size for size in tensor.shape[1:] if size != 1]
-    return tensor.is_floating_point() and tensor.ndim > 0 and len(sizes) <= 1 and (
-        tensor.shape[0] == len(example)
+    return (
+        tensor.is_floating_point()
+        and tensor.ndim > 0
+        and len(sizes) <= 1
+        and (tensor.shape[0] == len(example))
     )
 
 

@@ -22,17 +22,16 @@ def _matmul(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
         return _by_vector(b, g, other, i)
     if i == 0:
         g = b.expand(g, b.shapes[y], [-1])
-        if len(b.shapes[other]) == len(b.shapes[g]) == 2:
-            return _gemm_of(b, g, other, turned=True)
+        if len(b.shapes[other]) == 2:
+            *sizes, columns = b.shapes[g]
+            flat = b.reshape(g, (math.prod(sizes), columns))
+            return b.reshape(_gemm_of(b, flat, other, turned=True), (*sizes, b.shapes[x][-1]))
         product = b.matmul(g, b.swap_last(other))
-        rows = b.shapes[product][-2]  # 1 where all rows have the same gradient
     else:
-        g = b.expand(g, b.shapes[y], [-1, -2])
-        product = b.matmul(b.swap_last(other), g)
-        rows = b.shapes[product][-2]
+        product = b.matmul(b.swap_last(other), b.expand(g, b.shapes[y], [-1, -2]))
+    rows = b.shapes[product][-2]  # 1 where all rows have the same gradient
     full = (*b.shapes[y][:-2], rows, b.shapes[x][-1])
-    kept = (*b.shapes[x][:-2], rows, b.shapes[x][-1])
-    return b.sum_to(product, full, kept)
+    return b.sum_to(product, full, (*b.shapes[x][:-2], rows, b.shapes[x][-1]))
 
 
 def _by_vector(b: Builder, g: ir.Value, vector: ir.Value, i: int) -> ir.Value:
@@ -70,7 +69,9 @@ def _einsum(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     Along a letter that A alone has, its gradient is the same everywhere.
     """
     x, y = source(node, i)
-    letters, out = _letters(node, [len(b.shapes[source(node, n)[0]]) for n in range(len(node.inputs))])
+    letters, out = _letters(
+        node, [len(b.shapes[source(node, n)[0]]) for n in range(len(node.inputs))]
+    )
     mine = letters[i]
     others = [n for n in range(len(letters)) if n != i]
     if len(set(mine)) < len(mine):
@@ -79,7 +80,9 @@ def _einsum(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     kept = [n for n, letter in enumerate(mine) if letter in known]
     g = b.expand(g, b.shapes[y])
     values = [g, *(source(node, n)[0] for n in others)]
-    equation = ",".join([out, *(letters[n] for n in others)]) + "->" + "".join(mine[n] for n in kept)
+    equation = (
+        ",".join([out, *(letters[n] for n in others)]) + "->" + "".join(mine[n] for n in kept)
+    )
     shape = b.shapes[x]
     found = b("Einsum", *values, shape=tuple(shape[n] for n in kept), equation=equation)
     return b.reshape(found, [size if n in kept else 1 for n, size in enumerate(shape)])
@@ -95,7 +98,9 @@ def _letters(node: ir.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
         out = ("..." if "..." in left else "") + "".join(once)
     spare = [c for c in string.ascii_letters if c not in equation]
     hidden = [rank - len(t.replace(".", "")) for t, rank in zip(terms, ranks, strict=True)]
-    dots = "".join(spare[: max([0, *(h for h, t in zip(hidden, terms, strict=True) if "..." in t)])])
+    dots = "".join(
+        spare[: max([0, *(h for h, t in zip(hidden, terms, strict=True) if "..." in t)])]
+    )
     if any("..." in t and h != len(dots) for h, t in zip(hidden, terms, strict=True)):
         raise NoRule(f"Einsum '{equation}', whose ellipses differ in length")
     return [t.replace("...", dots) for t in terms], out.replace("...", dots)

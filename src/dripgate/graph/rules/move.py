@@ -129,7 +129,9 @@ def _slice(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
             before[axis], after[axis] = taken.start, shape[axis] - taken.start - len(taken)
         else:
             chosen[axis] = np.eye(shape[axis])[list(taken)]
-    g = b.expand(g, b.shapes[y], [a for a in range(len(shape)) if before[a] or after[a] or a in chosen])  # noqa: E501
+    g = b.expand(
+        g, b.shapes[y], [a for a in range(len(shape)) if before[a] or after[a] or a in chosen]
+    )
     return separable(b, b.pad(g, before, after), chosen)
 
 

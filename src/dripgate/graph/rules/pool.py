@@ -35,9 +35,9 @@ def _average(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     x, y = source(node)
     sizes, out = b.shapes[x][2:], b.shapes[y][2:]
     kernel, stride, dilation, before, behind = window(node, b)
-    if all(o == 1 and k >= n for o, k, n in zip(out, kernel, sizes, strict=True)):
-        if not any(before):
-            return b.mul(g, 1 / math.prod(sizes))
+    whole = all(o == 1 and k >= n for o, k, n in zip(out, kernel, sizes, strict=True))
+    if whole and not any(before):
+        return b.mul(g, 1 / math.prod(sizes))
     with_pads = attribute(node, "count_include_pad", 0)
     g = b.expand(g, b.shapes[y])
     matrices = {}
