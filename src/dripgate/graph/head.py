@@ -113,6 +113,8 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
             f"the output holds probabilities whose {end} cannot be taken off; "
             "their logarithm is used in place of logits"
         )
+    elif end:
+        notes.append(f"a {end.lower()} at the end is taken off: the heatmap is of the logits")
     if classes == 1:
         value = build.matmul(value, build.constant([[0.0, 1.0]]))
         notes.append("one output: a binary classifier, whose second class is what it detects")
