@@ -26,7 +26,6 @@ from dripgate.graph.tail import (
 from dripgate.heatmap import SCORES
 from dripgate.types import InputSpec, Preprocessing, Thresholds
 
-
 _RESERVED = {THRESHOLDS, INPUT_NAME, *OUTPUT_NAMES, "alpha"}
 
 
