@@ -7,6 +7,7 @@ import click
 from dripgate.cli.common import json_option, progress, show
 from dripgate.errors import StoreError
 from dripgate.export import Exported, imagefolder
+from dripgate.gate_info import noted
 from dripgate.store import Store
 
 _FORMATS = {"imagefolder": imagefolder}
@@ -27,7 +28,9 @@ def command(store: Path, kind: str, out: Path, json_path: Path | None) -> None:
         Store(store, read_only=True) as opened,
         progress(len(opened), f"exporting {store}") as told,
     ):
-        done = _FORMATS[kind](opened, out, told=told)
+        gate = noted(opened.meta)
+        classes = gate.classes if gate else ()
+        done = _FORMATS[kind](opened, out, classes=classes, told=told)
     value = {"store": str(store), "out": str(out), "format": kind, "exported": done}
     show(_lines(out, done), value | {"samples": done.samples}, json_path)
     if done.damaged:

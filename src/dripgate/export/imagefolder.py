@@ -13,16 +13,19 @@ from dripgate.types import Decision
 
 TABLE = "samples.csv"
 _COLUMNS = (
-    "id", "file", "label", "decision", "reason", "predicted", "score", "quality",
-    "propensity", "source", "time",
+    "id", "file", "label", "decision", "reason", "predicted", "predicted_class", "score",
+    "quality", "propensity", "source", "time",
 )  # fmt: skip
 
 
-def imagefolder(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
+def imagefolder(
+    store: Store, out: Path, *, classes: Sequence[str] = (), told: Told = lambda _: None
+) -> Exported:
     """Write the samples into a new folder, and samples.csv to fill in labels.
 
-    What is quarantined goes to quarantine/, what has no label to unlabelled/. told: is given the
-    number of samples so far. Raises UserError where it cannot be written; then nothing is there.
+    What is quarantined goes to quarantine/, what has no label to unlabelled/. classes: names of
+    what the gate predicts. told: is given the number of samples so far. Raises UserError where it
+    cannot be written; then nothing is there.
     """
     folders, damaged, written = Folders(QUARANTINE, UNLABELLED, TABLE), list[str](), 0
     with (
@@ -35,7 +38,7 @@ def imagefolder(store: Store, out: Path, *, told: Told = lambda _: None) -> Expo
             file = PurePosixPath(_folder(stored, folders), _name(stored))
             (part / file).parent.mkdir(exist_ok=True)
             (part / file).write_bytes(stored.payload)
-            rows.writerow(_row(stored, file))
+            rows.writerow(_row(stored, file, classes))
             written += 1
     return Exported(samples=written, damaged=tuple(damaged), renamed=folders.renamed)
 
@@ -50,9 +53,10 @@ def _name(stored: StoredSample) -> str:
     return f"{stored.id[:32]}{ending(stored.payload)}"
 
 
-def _row(stored: StoredSample, file: PurePosixPath) -> Sequence[object]:
-    values = (str(file) if name == "file" else getattr(stored, name) for name in _COLUMNS)
-    return [_cell(value) for value in values]
+def _row(stored: StoredSample, file: PurePosixPath, classes: Sequence[str]) -> Sequence[object]:
+    named = 0 <= stored.predicted < len(classes)
+    made = {"file": str(file), "predicted_class": classes[stored.predicted] if named else ""}
+    return [_cell(made.get(name) or getattr(stored, name, "")) for name in _COLUMNS]
 
 
 def _cell(value: object) -> object:
