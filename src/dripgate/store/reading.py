@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from dripgate.errors import StoreError
-from dripgate.store.records import Outcome, StoredSample, Summary, stored_sample
+from dripgate.store.records import Change, Outcome, StoredSample, Summary, stored_sample
 from dripgate.store.schema import COLUMNS, snapshot, sqlite_errors
-from dripgate.types import Decision
+from dripgate.types import Array, Decision
 
 _NEXT = f"""
 SELECT key, {COLUMNS} FROM samples JOIN payloads USING (key)
@@ -29,6 +31,8 @@ SELECT 'samples without a payload', count(*) FROM samples WHERE key NOT IN
   (SELECT key FROM payloads)
 UNION ALL SELECT 'payloads without a sample', count(*) FROM payloads WHERE key NOT IN
   (SELECT key FROM samples)
+UNION ALL SELECT 'embeddings without a sample', count(*) FROM embeddings WHERE key NOT IN
+  (SELECT key FROM samples)
 UNION ALL SELECT 'bytes that the shares are wrong by', abs(sum(
   CASE name WHEN 'audited' THEN value ELSE 0 END) - (SELECT coalesce(sum(footprint), 0)
   FROM samples WHERE pool = 'audit')) + abs(sum(
@@ -37,9 +41,22 @@ UNION ALL SELECT 'bytes that the shares are wrong by', abs(sum(
 _GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
 _OUTCOMES = """
 SELECT source, decision, reason, predicted, propensity, label FROM samples ORDER BY key"""
+_EMBEDDINGS = "SELECT key, width, numbers FROM embeddings WHERE key > ? ORDER BY key LIMIT ?"
 #: Samples are read in parts of about so many rows or bytes.
 _PART_ROWS, _PART_BYTES = 256, 2**20
 _FILES = ("", "-journal", "-wal", "-shm", "-lock")
+
+
+class Embeddings(NamedTuple):
+    """A part of the stored embeddings.
+
+    keys: int64 (n,), the samples' places in the order of insertion. values: float16 (n, D).
+    last: where the next part goes on.
+    """
+
+    keys: Array
+    values: Array
+    last: int
 
 
 class Reader:
@@ -119,6 +136,36 @@ class Reader:
     def outcomes(self) -> list[Outcome]:
         """What was decided about each sample, and its label, without the payloads."""
         return [Outcome(*row) for row in self._query(_OUTCOMES)]
+
+    def changes(self, *, since: int = 0, most: int = 100) -> list[Change]:
+        """The newest changes of labels after the change ``since``, newest first, at most so many.
+
+        Of changes made within one call that is larger than a transaction, all there is so far.
+        """
+        rows = self._query(
+            "SELECT change, time, who, undone FROM changes WHERE change > ?"
+            " ORDER BY change DESC LIMIT ?", (since, most),
+        )  # fmt: skip
+        return [
+            Change(change=change, time=time, who=who, undone=bool(undone),
+                   labels=self._labels_of(change))
+            for change, time, who, undone in rows
+        ]  # fmt: skip
+
+    def _labels_of(self, change: int) -> dict[str, tuple[str | None, str | None]]:
+        rows = self._query("SELECT id, before, after FROM labels WHERE change = ?", (change,))
+        return {id.hex(): (before, after) for id, before, after in rows}
+
+    def embeddings(self, *, after: int = 0, most: int = 4096) -> Embeddings:
+        """Embeddings in the order their samples were stored, after the key ``after``, a part at a
+        time: only those as wide as the first of the part. Empty where there are no more.
+        """
+        rows = self._query(_EMBEDDINGS, (after, most))
+        width = rows[0][1] if rows else 0
+        known = [row for row in rows if row[1] == width]
+        values = np.frombuffer(b"".join(row[2] for row in known), "<f2").reshape(len(known), width)
+        keys = np.array([row[0] for row in known], np.int64)
+        return Embeddings(keys, values, rows[-1][0] if rows else after)
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of the ids that are not in the store, in their order."""

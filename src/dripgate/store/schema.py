@@ -14,7 +14,8 @@ from dripgate.errors import StoreError
 from dripgate.store.space import PAGE
 
 APPLICATION_ID = 0x44524950  # "DRIP"
-VERSION = 3
+VERSION = 5
+WITH_EMBEDDINGS = 5
 _INCREMENTAL = 2  # of PRAGMA auto_vacuum
 #: Seconds to wait for readers in the middle of a read, or for a writer in the middle of a commit.
 PATIENCE = 30.0
@@ -66,13 +67,36 @@ _STEPS = (
         "CREATE INDEX samples_by_worth ON samples (pool, uploaded DESC, worth)",
         "CREATE INDEX samples_pending ON samples (key) WHERE uploaded = 0",
     ),
+    (),  # 4 is the ledger of decided files
+    (
+        # Three columns, so that a salvage never takes one for a payload.
+        """CREATE TABLE embeddings (
+  key INTEGER PRIMARY KEY,                -- of the sample
+  width INTEGER NOT NULL,
+  numbers BLOB NOT NULL                   -- little-endian float16 (width,)
+) STRICT""",
+        """CREATE TABLE changes (
+  change INTEGER PRIMARY KEY AUTOINCREMENT,
+  time REAL NOT NULL,                     -- seconds since the epoch
+  who TEXT NOT NULL,
+  undone INTEGER NOT NULL                 -- 1: taken back, or itself the taking back of one
+) STRICT""",
+        """CREATE TABLE labels (
+  change INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  before TEXT,                            -- NULL is no label, here and below
+  after TEXT,
+  PRIMARY KEY (change, id)
+) STRICT, WITHOUT ROWID""",
+    ),
 )
 COLUMNS = (
     "id, source, time, decision, reason, score, quality, predicted, propensity, detail, label,"
     " uploaded, payload"
 )
-#: Bytes that a step may need for each sample: the entries of new indexes.
-STEP_BYTES = 128
+#: Bytes that a step, by the version it begins at, may need for each sample: the entries of new
+#: indexes.
+STEP_BYTES = {2: 128}
 
 _CAUSES = {
     sqlite3.SQLITE_BUSY: "is in use by another process that does not let go; close it, then retry",
@@ -192,6 +216,23 @@ def step(db: sqlite3.Connection, version: int) -> None:
     for statement in _STEPS[version - 1]:
         db.execute(statement)
     db.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def patiently(db: sqlite3.Connection, statement: str) -> None:
+    """Execute, trying again every 0.2 ms while another process is in the middle of a commit.
+
+    SQLite's own wait grows to 0.1 s between two attempts: far too long behind a key press.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            db.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_TURN)
+        else:
+            return
 
 
 def pragma(db: sqlite3.Connection, name: str) -> int:

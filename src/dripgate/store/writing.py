@@ -16,10 +16,11 @@ from typing import TypeVar
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
-from dripgate.store.reading import Reader, file_size
-from dripgate.store.records import Candidate, Wanted, candidate, clean_label
+from dripgate.store.browse import Browsing
+from dripgate.store.reading import file_size
+from dripgate.store.records import Candidate, Wanted, candidate, clean_label, packed
 from dripgate.store.space import PAGE, SLACK, Pool, Victim
-from dripgate.types import Sample, Verdict
+from dripgate.types import Array, Sample, Verdict
 
 T = TypeVar("T")
 
@@ -48,15 +49,17 @@ _REFUSED = {
     Pool.QUARANTINE: "refused_quarantine", Pool.AUDIT: "refused_audit", Pool.KEEP: "refused"
 }  # fmt: skip
 #: Where bytes in a pool are counted, for those that have a share.
+DEFAULT_SHARES = {Pool.QUARANTINE: space.QUARANTINE_SHARE, Pool.AUDIT: space.AUDIT_SHARE}
 _TAKEN = {Pool.QUARANTINE: "quarantined", Pool.AUDIT: "audited"}
 
 
-class Writer(Reader):
+class Writer(Browsing):
     """Transactions and room: what the public calls of a store are made of."""
 
     read_only: bool
     _limit: int | None
     _shares: dict[Pool, float]
+    _embeds: bool  # not yet, while an older store is brought up to date
 
     # Transactions -------------------------------------------------------------------------------
 
@@ -65,10 +68,10 @@ class Writer(Reader):
         if self.read_only:
             raise StoreError(f"{self.path} was opened with read_only=True; open it for writing")
         with schema.sqlite_errors(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
+            schema.patiently(self._db, "BEGIN IMMEDIATE")
             try:
                 yield
-                self._db.execute("COMMIT")
+                schema.patiently(self._db, "COMMIT")
             except BaseException:
                 # SQLite may have rolled back already, and the first error is the one to tell.
                 with suppress(sqlite3.Error):
@@ -83,16 +86,20 @@ class Writer(Reader):
         then: Mapping[str, int] | None = None,
         notes: Mapping[str, str] | None = None,
         spare: int = 0,
+        first: int = 0,
     ) -> int:
         """Write items in one transaction, as many as it may hold; returns how many.
 
         then, notes: counters to add and texts to note where the last item was written. spare:
-        pages that must stay free.
+        pages that must stay free. first: pages that must be free before the first item: another
+        process may have taken some since they were counted, and then nothing is written.
         """
         increments = [(name, amount) for name, amount in (then or {}).items() if amount]
         if not items and not increments and not notes:
             return 0
         with self._transaction():
+            if items and self._free_pages() < first:
+                return 0
             for done, item in enumerate(items, 1):
                 write(item)
                 if done < len(items) and (self._journal_spent() or self._free_pages() < spare):
@@ -104,6 +111,11 @@ class Writer(Reader):
     def _insert(self, one: Candidate) -> None:
         key = self._db.execute(_INSERT, one.row).lastrowid
         self._db.execute("INSERT INTO payloads VALUES (?, ?)", (key, one.row["payload"]))
+        if one.row["numbers"] is not None:
+            self._db.execute(
+                "INSERT INTO embeddings VALUES (?, ?, ?)",
+                (key, len(one.row["numbers"]) // 2, one.row["numbers"]),
+            )
         self._note_taken(one.pool, one.footprint)
 
     def _note_taken(self, pool: Pool, change: int) -> None:
@@ -115,7 +127,10 @@ class Writer(Reader):
     # Room ---------------------------------------------------------------------------------------
 
     def _sift(
-        self, pairs: Iterable[tuple[Sample, Verdict]], labels: Mapping[str, str]
+        self,
+        pairs: Iterable[tuple[Sample, Verdict]],
+        labels: Mapping[str, str],
+        embeddings: Mapping[str, Array],
     ) -> tuple[list[str], list[Candidate]]:
         """All ids, and the samples that are new, once each."""
         ids: list[str] = []
@@ -128,7 +143,8 @@ class Writer(Reader):
             ids.append(sample.id)
             if sample.id not in waiting and sample.id not in self:
                 label = clean_label(labels.get(sample.id))
-                waiting[sample.id] = candidate(len(waiting), sample, verdict, label)
+                numbers = packed(embeddings.get(sample.id))
+                waiting[sample.id] = candidate(len(waiting), sample, verdict, label, numbers)
         return ids, list(waiting.values())
 
     def _admit(self, waiting: list[Candidate]) -> tuple[list[Candidate], Counter[str]]:
@@ -192,6 +208,7 @@ class Writer(Reader):
     def _victims(self, pool: Pool) -> Generator[Victim]:
         with (
             schema.sqlite_errors(self.path),
+            schema.snapshot(self._db),
             closing(self._db.execute(_VICTIMS, (pool.value,))) as rows,
         ):
             yield from map(Victim._make, rows)
@@ -220,8 +237,12 @@ class Writer(Reader):
 
         def delete(victim: Victim) -> None:
             pool = Pool(victim.pool)
-            self._db.execute("DELETE FROM samples WHERE key = ?", (victim.key,))
+            gone = self._db.execute("DELETE FROM samples WHERE key = ?", (victim.key,))
+            if not gone.rowcount:  # whoever labels beside this writer evicted it meanwhile
+                return
             self._db.execute("DELETE FROM payloads WHERE key = ?", (victim.key,))
+            if self._embeds:
+                self._db.execute("DELETE FROM embeddings WHERE key = ?", (victim.key,))
             self._note_taken(pool, -victim.footprint)
             name = (reason or _EVICTED[pool]) + ("_uploaded" if victim.uploaded else "")
             self._db.execute(ADD, (name, 1))
@@ -249,7 +270,9 @@ class Writer(Reader):
     def _free_pages(self) -> float:
         if self._limit is None:
             return math.inf
-        used = schema.pragma(self._db, "page_count") - schema.pragma(self._db, "freelist_count")
+        with schema.sqlite_errors(self.path), schema.snapshot(self._db):
+            free = schema.pragma(self._db, "freelist_count")
+            used = schema.pragma(self._db, "page_count") - free
         return space.max_pages(self._limit) - used
 
     def _journal_spent(self) -> bool:
@@ -258,3 +281,19 @@ class Writer(Reader):
             return False
         size = file_size(Path(f"{self.path}-journal"))
         return size + space.row_journal_bound(self._limit) > space.journal_bound(self._limit)
+
+    # Settings and the journal ---------------------------------------------------------------------
+
+    def _know_settings(self) -> None:
+        with schema.sqlite_errors(self.path), schema.snapshot(self._db):
+            self._embeds = schema.pragma(self._db, "user_version") >= schema.WITH_EMBEDDINGS
+        self._limit = self.limit
+        known = ((pool, self._setting(f"{pool}_share")) for pool in DEFAULT_SHARES)
+        self._shares = {
+            pool: DEFAULT_SHARES[pool] if share is None else share for pool, share in known
+        }
+
+    def _remove_journal(self) -> None:
+        """Leave one file: a cleanly closed store can be copied as it is."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA journal_mode = DELETE")

@@ -12,7 +12,7 @@ from dripgate.gate import Gate
 from dripgate.policy import Policy, Rules
 from dripgate.store import Store
 from dripgate.stream.feed import Feed
-from dripgate.types import Decision, Reason, Sample, Verdict
+from dripgate.types import Array, Decision, Reason, Sample, Verdict
 
 #: Samples decided together: onnxruntime is about twice as fast per sample at 64 as at 1.
 BATCH = 64
@@ -76,6 +76,7 @@ def run(
     batch: int = BATCH,
     latency: float = 0.0,
     rules: Rules | None = None,
+    embeddings: bool = True,
     on_verdicts: OnVerdicts | None = None,
     on_turn: OnTurn | None = None,
 ) -> Summary:
@@ -84,6 +85,7 @@ def run(
     latency: seconds that a sample of a live source may wait for others to share its commit.
     rules: what a policy makes of the gate's verdicts; None leaves them as they are. The policy's
     memory is in the store, written with each batch, so a later run goes on where this one ended.
+    embeddings: whether the store keeps those of its samples, for neighbours and for learning.
     on_verdicts: is given each batch's samples and verdicts when they are durable. on_turn: is
     given the summary after each batch, and now and then where nothing comes. A broken sample is
     counted with its cause and never stops the stream. Raises StoreError where the
@@ -97,8 +99,12 @@ def run(
     feed = source if isinstance(source, Feed) else Feed(source)
     for samples in _batches(feed, batch, latency):
         if samples:
-            pairs = list(zip(samples, _decide(gate, policy, samples), strict=True))
-            _store(store, pairs, policy, feed, summary)
+            verdicts, found = gate.observe_batch(samples)
+            if policy:
+                verdicts = policy(samples, verdicts, found)
+            pairs = list(zip(samples, verdicts, strict=True))
+            known = zip((sample.id for sample in samples), found, strict=True) if embeddings else ()
+            _store(store, pairs, dict(known), policy, feed, summary)
             feed.done(samples)
             for sample, verdict in pairs:
                 _count(summary, sample, verdict)
@@ -122,15 +128,10 @@ def saved_policy(store: Store) -> bytes:
         ) from None
 
 
-def _decide(gate: Gate, policy: Policy | None, samples: list[Sample]) -> list[Verdict]:
-    if policy:
-        return policy(samples, *gate.observe_batch(samples))
-    return gate.decide_batch(samples)
-
-
 def _store(
     store: Store,
     pairs: list[tuple[Sample, Verdict]],
+    embeddings: dict[str, Array],
     policy: Policy | None,
     feed: Feed,
     summary: Summary,
@@ -145,7 +146,7 @@ def _store(
     meta = dict(feed.notes())
     if policy:
         meta[POLICY] = base64.b64encode(policy.save()).decode()
-    for outcome in store.put_many(worth, counters=counted, meta=meta):
+    for outcome in store.put_many(worth, embeddings=embeddings, counters=counted, meta=meta):
         setattr(summary, outcome.value, getattr(summary, outcome.value) + 1)
 
 
