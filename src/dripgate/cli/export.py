@@ -1,66 +1,49 @@
 """dripgate export: what was kept, as files for labelling tools and trainers."""
 
-import csv
-import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import click
 
-from dripgate.cli.common import json_option, show
-from dripgate.errors import UserError
+from dripgate.cli.common import json_option, progress, show
+from dripgate.errors import StoreError
+from dripgate.export import Exported, imagefolder
 from dripgate.store import Store
-from dripgate.store.records import StoredSample
-from dripgate.types import Decision
 
-_COLUMNS = (
-    "id", "file", "label", "decision", "reason", "predicted", "score", "quality",
-    "propensity", "source", "time",
-)  # fmt: skip
+_FORMATS = {"imagefolder": imagefolder}
+_SHOWN = 5
 
 
 @click.command("export")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
     "--format", "kind", default="imagefolder", show_default=True,
-    type=click.Choice(["imagefolder"]), help="One folder per label, and a table.",
+    type=click.Choice(list(_FORMATS)), help="imagefolder: one folder per label, and a table.",
 )  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New, empty folder.")
 @json_option
 def command(store: Path, kind: str, out: Path, json_path: Path | None) -> None:
     """Write STORE's samples into OUT: a folder per label, and samples.csv to fill in labels."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not empty; give a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    written = 0
     with (
         Store(store, read_only=True) as opened,
-        (out / "samples.csv").open("w", newline="", encoding="utf-8") as table,
+        progress(len(opened), f"exporting {store}") as told,
     ):
-        rows = csv.writer(table)
-        rows.writerow(_COLUMNS)
-        for stored in opened:
-            file = _place(stored)
-            (out / file).parent.mkdir(parents=True, exist_ok=True)
-            (out / file).write_bytes(stored.payload)
-            rows.writerow([_field(stored, file, name) for name in _COLUMNS])
-            written += 1
-    line = f"{out}: {written:,} samples and samples.csv; fill in 'label' and give it to retrain"
-    show([line], {"store": str(store), "out": str(out), "samples": written}, json_path)
+        done = _FORMATS[kind](opened, out, told=told)
+    value = {"store": str(store), "out": str(out), "format": kind, "exported": done}
+    show(_lines(out, done), value | {"samples": done.samples}, json_path)
+    if done.damaged:
+        raise StoreError(
+            f"{store}: {len(done.damaged):,} samples are damaged and were left out; write what is "
+            f"whole into a new store: dripgate inspect {store} --salvage OUT"
+        )
 
 
-def _place(stored: StoredSample) -> PurePosixPath:
-    """label/id.ext: names from outside never become paths as they are."""
-    folder = (
-        "quarantine" if stored.decision is Decision.QUARANTINE else stored.label or "unlabelled"
-    )
-    suffix = PurePosixPath(stored.source).suffix
-    safe = suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ".bin"
-    cleaned = re.sub(r"[^\w.-]+", "_", folder).lstrip(".") or "_"
-    return PurePosixPath(cleaned, f"{stored.id[:32]}{safe}")
-
-
-def _field(stored: StoredSample, file: PurePosixPath, name: str) -> object:
-    if name == "file":
-        return str(file)
-    value = getattr(stored, name)
-    return "" if value is None else value
+def _lines(out: Path, done: Exported) -> list[str]:
+    lines = [
+        f"{out}: {done.samples:,} samples and samples.csv; fill in 'label' and give it to retrain"
+    ]
+    renamed = list(done.renamed.items())
+    lines += [f"  label {label} is in {name}/" for label, name in renamed[:_SHOWN]]
+    if len(renamed) > _SHOWN:
+        lines.append(f"  … and {len(renamed) - _SHOWN} more labels in folders of another name")
+    lines += [f"  damaged {id}" for id in done.damaged[:_SHOWN]]
+    return lines

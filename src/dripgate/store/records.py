@@ -58,6 +58,11 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
         return Sample(payload=self.payload, source=self.source, time=self.time)
 
     @property
+    def intact(self) -> bool:
+        """Whether the payload has the hash that is its id: it is the one that was put."""
+        return self.sample.id == self.id
+
+    @property
     def verdict(self) -> Verdict:
         """The verdict as it was put."""
         return msgspec.convert(self, Verdict, from_attributes=True)

@@ -1,0 +1,61 @@
+"""One folder per label, as torchvision's ImageFolder and most trainers read it, and a table."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from dripgate.export.folder import Exported, Told, intact, new_folder
+from dripgate.export.names import QUARANTINE, UNLABELLED, Folders, ending
+from dripgate.store import Store
+from dripgate.store.records import StoredSample
+from dripgate.text import cell
+from dripgate.types import Decision
+
+TABLE = "samples.csv"
+_COLUMNS = (
+    "id", "file", "label", "decision", "reason", "predicted", "score", "quality",
+    "propensity", "source", "time",
+)  # fmt: skip
+
+
+def imagefolder(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
+    """Write the samples into a new folder, and samples.csv to fill in labels.
+
+    What is quarantined goes to quarantine/, what has no label to unlabelled/. told: is given the
+    number of samples so far. Raises UserError where it cannot be written; then nothing is there.
+    """
+    folders, damaged, written = Folders(QUARANTINE, UNLABELLED, TABLE), list[str](), 0
+    with (
+        new_folder(out) as part,
+        (part / TABLE).open("w", newline="", encoding="utf-8") as table,
+    ):
+        rows = csv.writer(table)
+        rows.writerow(_COLUMNS)
+        for stored in intact(store, damaged, told):
+            file = PurePosixPath(_folder(stored, folders), _name(stored))
+            (part / file).parent.mkdir(exist_ok=True)
+            (part / file).write_bytes(stored.payload)
+            rows.writerow(_row(stored, file))
+            written += 1
+    return Exported(samples=written, damaged=tuple(damaged), renamed=folders.renamed)
+
+
+def _folder(stored: StoredSample, folders: Folders) -> str:
+    if stored.decision is Decision.QUARANTINE:
+        return QUARANTINE
+    return folders.of(stored.label) if stored.label else UNLABELLED
+
+
+def _name(stored: StoredSample) -> str:
+    return f"{stored.id[:32]}{ending(stored.payload)}"
+
+
+def _row(stored: StoredSample, file: PurePosixPath) -> Sequence[object]:
+    values = (str(file) if name == "file" else getattr(stored, name) for name in _COLUMNS)
+    return [_cell(value) for value in values]
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return cell(str(value)) if isinstance(value, str) else value
