@@ -9,8 +9,8 @@ from dripgate import __version__
 from dripgate.errors import DripgateError, UserError
 
 _COMMANDS = (
-    "demo", "train", "fit", "run", "send", "receive", "retrain", "export", "inspect", "purge",
-    "embed", "bench",
+    "demo", "train", "fit", "run", "send", "receive", "review", "label", "export", "retrain",
+    "inspect", "purge", "embed", "bench",
 )  # fmt: skip
 
 
@@ -69,4 +69,6 @@ _EXTRAS = {
     "paho": "mqtt",
     "cv2": "camera",
     "emx_onnx_cgen": "embed",
+    "starlette": "review",
+    "uvicorn": "review",
 }

@@ -162,6 +162,10 @@ class Browsing(Reader):
                     tally.label[label] += count
         return tally
 
+    def pools(self) -> dict[str, int]:
+        """How many samples are in which pool: keep, audit, quarantine."""
+        return dict(self._query("SELECT pool, count(*) FROM samples GROUP BY 1"))
+
     def version(self) -> tuple[int, int, int]:
         """(newest key, number of samples, newest change): another where anything is another."""
         found: tuple[int, int, int] = self._query(

@@ -1,17 +1,25 @@
 """What became of the stream, and what was dropped: counts, and the audit's estimates."""
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import PurePosixPath
 
 import msgspec
 
 from dripgate.gate_info import GateInfo
-from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
-from dripgate.store import Store
+from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, Stream, estimate
+from dripgate.store import BROKEN, Browsing, Store
 from dripgate.stream.loop import saved_policy
 
 #: Verdicts on samples whose quality was outside of the gate's range.
 _OUTSIDE = ("quarantine: quality", "quarantine: audit", "drop: quality")
+
+
+#: Samples of a stratum that estimates rest on: more would narrow them by less than is shown.
+MOST = 5_000
+#: The class index of a label that the gate has no class for.
+STRANGE = -2
 
 
 class ClassShare(msgspec.Struct, frozen=True):
@@ -44,8 +52,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 def account(store: Store) -> Account | None:
     """The account of a store that a policy filled; None where there was no policy.
 
-    Labels are those in the store, else the class folder a sample came from, as in ``retrain``.
-    Raises StoreError where the saved policy is damaged.
+    Which labels count: see ``measured``. Raises StoreError where the saved policy is damaged.
     """
     meta, saved = store.meta, saved_policy(store)
     if not saved or "gate" not in meta:
@@ -73,7 +80,8 @@ def _strange(store: Store, info: GateInfo) -> dict[str, int]:
     return {label: n for label, n in sorted(given.items()) if label not in info.classes}
 
 
-def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates | None, str]:
+def audited(store: Browsing, policy: Policy) -> tuple[Stream | None, str]:
+    """How much of the stream the stored samples stand for; None, and why, where for none."""
     counters = store.counters
     if gone := _sum(counters, "evicted_age", "purged", "evicted_audit_uploaded"):
         why = "samples were deleted, or evicted when uploaded, so what is left is no audit"
@@ -86,14 +94,40 @@ def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates 
     stream = msgspec.structs.replace(
         policy.stream, certain=policy.stream.certain - lost, blind=policy.stream.blind + lost
     )
-    known = {name: index for index, name in enumerate(info.classes)}
+    return stream, ""
+
+
+def measured(store: Browsing, classes: Sequence[str], most: int = MOST) -> list[Seen]:
+    """Labelled samples that were drawn by chance, whoever chose what to label.
+
+    People label what is strange first, and estimates from that would mislead. So of each stratum
+    the samples count in the order of their hashes, which is chance, up to the first that has no
+    label; at most ``most`` of each. Labels are those in the store, else the class folder a sample
+    came from, as in ``retrain``. A label that the gate does not know is a mistake of the gate; what
+    is marked as broken is passed over.
+    """
+    known = {name: index for index, name in enumerate(classes)}
     seen = []
-    for one in store.outcomes():
-        label = known.get(one.label or PurePosixPath(one.source).parent.name)
-        if label is not None and one.propensity:
-            seen.append(Seen(label, one.predicted, one.propensity))
-    found = estimate(seen, stream, len(info.classes))
-    return found, "" if found else "no stored sample is labelled with a class of the gate"
+    for chance in (True, False):
+        for one in islice(store.drawn(chance=chance), most):
+            folder = PurePosixPath(one.source).parent.name
+            label = one.label or (folder if folder in known else None)
+            if label is None:
+                break
+            if label != BROKEN:
+                seen.append(Seen(known.get(label, STRANGE), one.predicted, one.propensity))
+    return seen
+
+
+def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates | None, str]:
+    stream, why = audited(store, policy)
+    if stream is None:
+        return None, why
+    found = estimate(measured(store, info.classes), stream, len(info.classes))
+    return found, "" if found else (
+        "no stored sample is labelled among those that chance draws first; label in the order"
+        " 'measure' of dripgate review"
+    )
 
 
 def _sum(counters: dict[str, int], *names: str) -> int:

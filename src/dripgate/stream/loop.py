@@ -10,7 +10,7 @@ import msgspec
 from dripgate.errors import StoreError
 from dripgate.gate import Gate
 from dripgate.policy import Policy, Rules
-from dripgate.store import Store
+from dripgate.store import Browsing, Store
 from dripgate.stream.feed import Feed
 from dripgate.types import Array, Decision, Reason, Sample, Verdict
 
@@ -118,7 +118,7 @@ def run(
     return summary
 
 
-def saved_policy(store: Store) -> bytes:
+def saved_policy(store: Browsing) -> bytes:
     """What a policy left in the store; empty where there was none. Raises StoreError."""
     try:
         return base64.b64decode(store.meta.get(POLICY, ""), validate=True)
