@@ -3,6 +3,7 @@
 import ipaddress
 import signal
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -54,7 +55,8 @@ def command(
     assert store is not None  # noqa: S101 - one of both was given
     desk = Desk(store, Gate.load(gate) if gate else None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    serve(desk, host=listen, port=port, ready=ready)
+    with suppress(KeyboardInterrupt):  # the server hands the signal on when it has ended
+        serve(desk, host=listen, port=port, ready=ready)
 
 
 def _is_loopback(host: str) -> bool:

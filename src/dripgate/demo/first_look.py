@@ -4,6 +4,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from dripgate.data import load
 from dripgate.demo.plan import PLANS, split
 from dripgate.gate import Gate
@@ -34,8 +36,9 @@ def first_look(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> 
     with zipfile.ZipFile(stream) as known, zipfile.ZipFile(unnamed, "w") as out:
         for number, name in enumerate(known.namelist()):
             out.writestr(f"frame-{number:05}.png", known.read(name))
+    rules = msgspec.structs.replace(plan.rules(0), keep=0.4)
     part = folder / "part.db"
     part.unlink(missing_ok=True)
     with Store(part) as store:
-        run(Gate.load(folder / "gate.onnx", threads=0), watch(unnamed), store, rules=plan.rules(0))
+        run(Gate.load(folder / "gate.onnx", threads=0), watch(unnamed), store, rules=rules)
     part.rename(folder / "kept.db")

@@ -64,7 +64,8 @@ def heat_of(heatmap: FloatArray, payload: bytes) -> bytes:
     if isinstance(header, AudioHeader):
         return overlay(np.asarray(heatmap).T[::-1], _FRAMES, _BINS)
     if isinstance(header, ImageHeader):
-        return overlay(heatmap, *_size(header.width, header.height, 320))
+        longest = max(header.width, header.height)
+        return overlay(heatmap, *(max(1, 320 * side // longest) for side in header[:2]))
     return overlay(heatmap, LARGE, LARGE // 2)
 
 

@@ -23,7 +23,7 @@ from dripgate.review.pictures import LARGE, SMALL
 from dripgate.store import BROKEN, ORDERS, Look
 
 _MOST_ROWS, _MOST_IDS = 1000, 10_000
-_CONTENT = "default-src 'none'; img-src 'self'; media-src 'self'; connect-src 'self'"
+_CONTENT = "default-src 'none'; img-src 'self' data:; media-src 'self'; connect-src 'self'"
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

@@ -131,7 +131,7 @@ class Browsing(Reader):
         labelled = np.array([row[1] for row in rows], bool)
         if look.order == "measure":
             chance = np.array([row[2] == "audit" for row in rows])
-            place = _by_turns(place, chance, labelled, shares)
+            place = _by_turns(place, chance, shares)
         if look.first:
             return keys[np.lexsort((place, labelled))]
         return keys[np.argsort(place, kind="stable")]
@@ -214,12 +214,12 @@ def _places(values: list[Any]) -> Array:
     return np.array([math.inf if value is None else value for value in values], np.float64)
 
 
-def _by_turns(place: Array, chance: Array, labelled: Array, shares: tuple[float, float]) -> Array:
+def _by_turns(place: Array, chance: Array, shares: tuple[float, float]) -> Array:
     """Both strata in their own order, taking turns by how much of the stream each stands for."""
     turns = np.zeros(len(place))
     for of, share in ((chance, shares[0]), (~chance, shares[1])):
         rank = np.empty(int(of.sum()))
-        rank[np.lexsort((place[of], ~labelled[of]))] = np.arange(len(rank))
+        rank[np.argsort(place[of], kind="stable")] = np.arange(len(rank))
         turns[of] = (rank + 0.5) / max(share, 1e-9)
     return turns
 
