@@ -12,7 +12,7 @@ from dripgate.text import cell
 from dripgate.types import Decision
 
 TABLE = "samples.csv"
-_COLUMNS = (
+COLUMNS = (
     "id", "file", "label", "decision", "reason", "predicted", "score", "quality",
     "propensity", "source", "time",
 )  # fmt: skip
@@ -30,12 +30,12 @@ def imagefolder(store: Store, out: Path, *, told: Told = lambda _: None) -> Expo
         (part / TABLE).open("w", newline="", encoding="utf-8") as table,
     ):
         rows = csv.writer(table)
-        rows.writerow(_COLUMNS)
+        rows.writerow(COLUMNS)
         for stored in intact(store, damaged, told):
             file = PurePosixPath(_folder(stored, folders), _name(stored))
             (part / file).parent.mkdir(exist_ok=True)
             (part / file).write_bytes(stored.payload)
-            rows.writerow(_row(stored, file))
+            rows.writerow(row(stored, str(file)))
             written += 1
     return Exported(samples=written, damaged=tuple(damaged), renamed=folders.renamed)
 
@@ -50,8 +50,9 @@ def _name(stored: StoredSample) -> str:
     return f"{stored.id[:32]}{ending(stored.payload)}"
 
 
-def _row(stored: StoredSample, file: PurePosixPath) -> Sequence[object]:
-    values = (str(file) if name == "file" else getattr(stored, name) for name in _COLUMNS)
+def row(stored: StoredSample, file: str) -> Sequence[object]:
+    """A line of samples.csv, in the order of COLUMNS."""
+    values = (file if name == "file" else getattr(stored, name) for name in COLUMNS)
     return [_cell(value) for value in values]
 
 
