@@ -159,15 +159,6 @@ def test_label_studios_exports_come_back(kind, kept, tmp_path):
     assert labels(kept) == expected
 
 
-def test_hugging_face_datasets_loads_it(made, tmp_path):
-    datasets = pytest.importorskip("datasets", reason="in its own environment: make interop")
-    export(made, "hf", tmp_path / "out")
-    found = datasets.load_dataset(
-        "imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache")
-    )["train"]
-    assert {row["id"]: row["label"] for row in found} == labels(made)
-
-
 def test_hugging_face_metadata_names_each_file(made, tmp_path):
     export(made, "hf", tmp_path / "out")
     lines = (tmp_path / "out" / "train" / "metadata.jsonl").read_text().splitlines()
