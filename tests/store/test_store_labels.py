@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +97,18 @@ def test_labels_are_written_while_a_writer_has_the_store(path):
             Store(path)
     assert labels(path) == dict.fromkeys(range(100, 140), BROKEN)
     assert [file.name for file in path.parent.iterdir() if "journal" in file.name] == []
+
+
+def test_labels_open_while_somebody_reads_and_wait_for_the_end_of_it(path):
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM samples").fetchall()
+        with Labels(path) as desk:  # was "database is locked" at once
+            done = threading.Timer(0.2, reader.rollback)
+            done.start()
+            desk.relabel({sample(1).id: "cat"})
+        done.join()
+    assert labels(path) == {1: "cat"}
 
 
 WRITER = """

@@ -170,7 +170,7 @@ class Labels(Labelling):
         with schema.sqlite_errors(self.path), ExitStack() as stack:
             self._db = schema.connect(self.path, create=False)
             stack.callback(self._db.close)
-            schema.configure(self._db)
+            schema.make_durable(self._db)
             stack.callback(self._remove_journal)
             self._open = stack.pop_all()
 

@@ -196,7 +196,12 @@ def is_empty(db: sqlite3.Connection) -> bool:
 def configure(db: sqlite3.Connection) -> None:
     """What a writer needs; docs/store.md gives the reasons. Takes effect before the first table."""
     db.execute(f"PRAGMA page_size = {PAGE}")
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # lets a lowered limit shrink the file
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # lets a lowered limit shrink the file; a write
+    make_durable(db)
+
+
+def make_durable(db: sqlite3.Connection) -> None:
+    """How a connection that writes has to commit. Takes no lock."""
     db.execute("PRAGMA journal_mode = TRUNCATE")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = OFF")  # else freed pages are journaled and overwritten
