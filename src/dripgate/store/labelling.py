@@ -126,7 +126,8 @@ class Labelling(Writer):
         while waiting:
             self._make_spare(SPARE)
             part = waiting[:_TOGETHER]
-            waiting = waiting[self._write(update, part, spare=SPARE // 2, first=SPARE // 2) :]
+            first = SPARE // 2 if len(self) else 0  # with nothing to evict there is none to label
+            waiting = waiting[self._write(update, part, spare=SPARE // 2, first=first) :]
         if undoes is not None:
             with self._transaction():
                 self._db.execute("UPDATE changes SET undone = 1 WHERE change = ?", (undoes,))

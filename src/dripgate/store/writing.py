@@ -98,7 +98,7 @@ class Writer(Browsing):
         if not items and not increments and not notes:
             return 0
         with self._transaction():
-            if items and self._free_pages() < first:
+            if items and first and self._free_pages() < first:  # evictions ask for none
                 return 0
             for done, item in enumerate(items, 1):
                 write(item)
