@@ -125,13 +125,13 @@ class Labelling(Writer):
         waiting = list(wanted.items())
         while waiting:
             self._make_spare(SPARE)
-            part = waiting[:_TOGETHER]
+            part = waiting[: min(_TOGETHER, self._history_room // 2)]
             first = SPARE // 2 if len(self) else 0  # with nothing to evict there is none to label
             waiting = waiting[self._write(update, part, spare=SPARE // 2, first=first) :]
+            self._forget()  # now: the history of one large change must not push out what it labels
         if undoes is not None:
             with self._transaction():
                 self._db.execute("UPDATE changes SET undone = 1 WHERE change = ?", (undoes,))
-        self._forget()
         return done._replace(change=number)
 
     def _begin_change(self, now: float, who: str, undoes: int | None) -> int:
@@ -139,12 +139,18 @@ class Labelling(Writer):
         cursor = self._db.execute("INSERT INTO changes (time, who, undone) VALUES (?, ?, ?)", row)
         return int(cursor.lastrowid or 0)
 
+    @property
+    def _history_room(self) -> int:
+        """Entries that the history may have."""
+        if self._limit is None:
+            return 2 * _TOGETHER  # of a part of a change; the history itself has no bound
+        return max(self._limit // _BYTES_PER_ENTRY, _FEWEST_ENTRIES)
+
     def _forget(self) -> None:
         """Let go of the oldest changes where the history has outgrown its part of the limit."""
         if self._limit is None:
             return
-        most = max(self._limit // _BYTES_PER_ENTRY, _FEWEST_ENTRIES)
-        while self._query("SELECT count(*) FROM labels")[0][0] > most:
+        while self._query("SELECT count(*) FROM labels")[0][0] > self._history_room:
             with self._transaction():
                 oldest = "(SELECT min(change) FROM labels)"
                 self._db.execute(f"DELETE FROM changes WHERE change <= {oldest}")  # noqa: S608
