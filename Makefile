@@ -10,7 +10,8 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy bench-price
-.PHONY: review-pictures bench-review interop bench-litert bench-run soak soak-uplink bench-uplink embed-tools embed-test bench-embed clean
+.PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
+.PHONY: embed-tools embed-test bench-embed clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -112,8 +113,29 @@ $(LITERT)/.ready: pyproject.toml constraints.txt
 	  '.[train]' scipy litert-torch==0.10.0 ai-edge-litert==2.3.0 ai-edge-quantizer==0.10.0
 	@touch $@
 
+# Every public family of classifiers: the frameworks that define them, and torch's own exporters.
+ZOO := .venv-zoo
+ZOO_ONLY ?= *
+$(ZOO)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
+	  '.[train]' torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0
+	@touch $@
+
+zoo: $(ZOO)/.ready ## classifiers of every family made into gates (DRIPGATE_MODELS, hours): docs/results/zoo.md
+	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(ZOO)/bin/python tools/zoo.py --only '$(ZOO_ONLY)'
+
 bench-litert: $(LITERT)/.ready ## LiteRT and int8 beside onnxruntime: docs/results/price.json
 	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(LITERT)/bin/python tools/bench_litert.py
+
+# tf2onnx and TensorFlow are 2.2 GB, and no dependency: only .tflite files need them.
+TFLITE = $$($(BIN)/python -c 'from dripgate.fit.tflite import tools; print(tools())')
+tflite-tools: $(READY) ## what converts .tflite files, in an environment of its own
+	$(PYTHON) -m venv $(TFLITE)
+	$(TFLITE)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) tf2onnx==1.17.0 tensorflow==2.21.0
+
+bench-files: $(READY) ## classifiers as files (DRIPGATE_MODELS, DRIPGATE_DATA): docs/results/files.json
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_files.py
 
 embed-tools: ## the Arm compiler and QEMU, from Debian's packages, where they are not installed
 	@command -v arm-none-eabi-gcc >/dev/null && command -v qemu-system-arm >/dev/null || \
@@ -129,4 +151,4 @@ bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/r
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) demo
+	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(ZOO) demo

@@ -117,7 +117,7 @@ def test_a_text_file_among_images_is_counted_and_the_rest_decided(dripgate, loop
     assert code == 0
     assert "unreadable note.jpg: not an image" in out
     summary = json.loads(dripgate(*run, "--json", "-")[1])["summary"]
-    assert (summary["seen"], summary["unreadable"], summary["stored"]) == (21, 1, 0)
+    assert (summary["seen"], summary["known"], summary["stored"]) == (0, 21, 0)
 
 
 def test_inspect_shows_gates_and_stores(dripgate, loop, gate):
@@ -297,6 +297,68 @@ def test_a_signal_ends_the_stream_and_what_was_read_is_kept(loop, tmp_path, stre
     assert summary["seen"] == 60
     with Store(tmp_path / "k.db") as store:
         assert len(store) == summary["stored"] > 0
+
+
+# Files and stores of a run ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def incoming(tmp_path, stream):
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    for i, (_, payload) in enumerate(stream[:20]):
+        (folder / f"{i:02d}.png").write_bytes(payload)
+    return folder
+
+
+def test_what_was_decided_is_said_and_not_decided_again(dripgate, loop, incoming, tmp_path):
+    run = ("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db")
+    (incoming / "notes.txt").write_text("site 4")
+    _, out, err = dripgate(*run)
+    assert "seen                21" in out
+    assert "unreadable notes.txt: not an image" in err
+    _, out, err = dripgate(*run)
+    assert "seen                 0" in out
+    assert "known               21  files decided before by this gate and these options" in out
+    assert "notes.txt" not in out + err
+    assert "seen                21" in dripgate(*run, "--again")[1]
+
+
+def test_the_program_s_own_files_are_no_samples(dripgate, loop, incoming):
+    """Store, journal, lock, metrics, gate and JSON in the folder that is read, and kept there."""
+    shutil.copy(loop / "gate.onnx", incoming)
+    own = ["gate.onnx", "k.db", "k.db-lock", "m.prom", "out.json"]
+    for seen in (20, 0):
+        code, out, err = dripgate(
+            "run", incoming / "gate.onnx", incoming, "--store", incoming / "k.db", "--processed",
+            "remove", "--metrics", incoming / "m.prom", "--json", incoming / "out.json",
+        )  # fmt: skip
+        assert code == 0, err
+        assert f"seen         {seen:>9}" in out
+        assert "unreadable 0" in out
+        assert "k.db: belongs to this run and is left out" in err
+    assert sorted(path.name for path in incoming.iterdir()) == own
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--batch", "-3"), ("--batch", "0"), ("--every", "-1"), ("--interval", "0"), ("--rate", "0"),
+     ("--settle", "-1"), ("--time", "noon"), ("--json", "no/such/folder.json")],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused(dripgate, loop, incoming, tmp_path, options):
+    code, _, err = dripgate("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db",
+                            *options)  # fmt: skip
+    assert code == 2
+    assert "Traceback" not in err
+    assert not (tmp_path / "k.db").exists()
+
+
+def test_metrics_that_cannot_be_written_stop_nothing(dripgate, loop, incoming, tmp_path):
+    code, out, err = dripgate("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db",
+                              "--metrics", tmp_path / "none" / "m.prom")  # fmt: skip
+    assert code == 0
+    assert "seen                20" in out
+    assert "m.prom: metrics cannot be written (No such file or directory)" in err
 
 
 # What is wrong ----------------------------------------------------------------------------------

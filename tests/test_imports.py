@@ -92,3 +92,16 @@ def test_the_device_s_commands_do_not_need_the_extras(loop, tmp_path):
     film = command("run", loop / "gate.onnx", "camera:0", "--store", tmp_path / "k.db")
     assert film.returncode == 2
     assert film.stderr.endswith("run: pip install 'dripgate[camera]'\n")
+
+
+def test_fit_is_the_function_whatever_was_imported_before():
+    code = "import dripgate.fit.names, dripgate; print(dripgate.fit.__module__)"
+    assert fresh(code).stdout.strip() == "dripgate.models"
+
+
+def test_what_a_device_imports_loads_neither_onnx_nor_torch():
+    modules = "gate policy store stream.loop stream.sources data media cli report.words"
+    names = ", ".join(f"dripgate.{name}" for name in modules.split())
+    loaded = set(fresh(f"import sys, {names}; print(*sys.modules)").stdout.split())
+    assert "dripgate.store" in loaded
+    assert not {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"} & loaded

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from dripgate import quality
 from dripgate.bench.conditions import AUDIO_FAULTS, IMAGE_FAULTS
 from dripgate.data import Split
-from dripgate.training.preprocess import build
-from dripgate.training.sound import ALIEN, learn_sound
+from dripgate.fit.reference import ALIEN, learn_quality_range
+from dripgate.graph.measure import run, session
+from dripgate.graph.prepare import preparation_model
 from dripgate.types import AudioInput, ImageInput, LogMel, Normalize, Typical
 
 IMAGE = ImageInput(height=32, width=32, channels=3)
@@ -52,9 +53,8 @@ def split(x: np.ndarray) -> Split:
 
 
 def found_broken(x: np.ndarray, sound, preprocessing, spec) -> np.ndarray:
-    import torch
-
-    inputs = build(preprocessing, spec)(torch.from_numpy(x)).numpy()
+    prepare = session(preparation_model(preprocessing, spec))
+    (inputs,) = run(prepare, {"samples": x}, ["planes"])
     return quality.quality(quality.statistics(inputs), sound.typical) < sound.quality_low
 
 
@@ -67,7 +67,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_broken_samples_are_told_from_sound_ones(kind):
     make, faults, preprocessing, spec = KINDS[kind]
-    sound = learn_sound(split(make(400)), preprocessing, spec, 2, seed=0)
+    sound = learn_quality_range(split(make(400)), preprocessing, spec, 2, seed=0)
     fresh = make(200, seed=1)
     assert found_broken(fresh, sound, preprocessing, spec).mean() <= 0.04
     rng = np.random.default_rng(2)
@@ -77,14 +77,14 @@ def test_broken_samples_are_told_from_sound_ones(kind):
 
 
 def test_less_light_is_not_broken():
-    sound = learn_sound(split(pictures(400)), NORMALIZE, IMAGE, 2, seed=0)
+    sound = learn_quality_range(split(pictures(400)), NORMALIZE, IMAGE, 2, seed=0)
     dim = (pictures(200, seed=1) * 0.6).astype(np.uint8)
     assert found_broken(dim, sound, NORMALIZE, IMAGE).mean() <= 0.05
 
 
 def test_the_range_leaves_out_as_many_as_it_says():
     x = pictures(400)
-    sound = learn_sound(split(x), NORMALIZE, IMAGE, 2, seed=0)
+    sound = learn_quality_range(split(x), NORMALIZE, IMAGE, 2, seed=0)
     assert found_broken(x, sound, NORMALIZE, IMAGE).mean() <= 3 * ALIEN
     assert sound.low == sound.high == (None, None)
 

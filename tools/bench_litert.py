@@ -24,12 +24,13 @@ from bench_price import OPSET, quantized, save, some, timed, trained
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from dripgate.fit.brought import calibration_part
 from dripgate.heatmap import SCORES, heatmap_of_linear_head, score
-from dripgate.training.fit import calibration_part
-from dripgate.training.layer import choose_layer
 from dripgate.types import Array
 
 NETS = {"resnet8": "cifar10", "dscnn": "speechcommands"}
+#: The torch module whose output is the gate's target.
+TARGETS = {"resnet8": "3", "dscnn": "26"}
 SPEC = SCORES["loss_mean"]
 #: From the net's input (1, C, h, w) to logits and activations.
 Run = Callable[[Array], tuple[Array, Array]]
@@ -59,14 +60,14 @@ def main() -> None:
 def measured(arch: str, name: str) -> dict[str, Any]:
     """A row per runtime, by name."""
     data, classifier = trained(name, arch)
-    part = calibration_part(classifier, data)
+    part = calibration_part(data, classifier.info.holdout)
     inputs = partial(_inputs, classifier.deployed.preprocessing)
     calibration = inputs(some(part, 256)[0])
     samples, truth = some(data.test, 2000)
     x = inputs(samples)
     # Trained channels last: litert-torch writes such weights in the wrong order.
     model = classifier.model.eval().to(memory_format=torch.contiguous_format)
-    twice = Twice(model, choose_layer(model, torch.from_numpy(x[:2])).name).eval()
+    twice = Twice(model, TARGETS[arch]).eval()
     head = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     weights = head.weight.detach().numpy(), head.bias.detach().numpy()
     runs, sizes = runtimes(twice, calibration)

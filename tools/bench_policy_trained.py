@@ -9,11 +9,11 @@ from imagined import kept
 
 from dripgate.data import Dataset, Split, infer_input, load, open_source
 from dripgate.gate import Gate, Outputs
+from dripgate.models import fit
 from dripgate.policy import Policy, Rules
 from dripgate.policy.drift import DriftAlarm
 from dripgate.training.classifier import Classifier
 from dripgate.training.first import train_first
-from dripgate.training.fit import fit
 from dripgate.training.train import Recipe
 from dripgate.types import Array, Decision, ImageInput, Reason, Sample, Verdict
 
@@ -39,7 +39,9 @@ def dataset(
 def gate_of(x: Array, y: Array, spec: ImageInput) -> Gate:
     """A gate of an untrained ResNet-8: enough to measure time."""
     noise = dataset("noise", x, y, (x[:20], y[:20]), spec)
-    return fit(train_first(noise, "resnet8", Recipe(steps=1)).classifier, noise, keep=0.4)
+    return fit(
+        train_first(noise, "resnet8", Recipe(steps=1)).classifier, noise, keep=0.4, force=True
+    )
 
 
 def mnist() -> Dataset:

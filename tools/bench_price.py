@@ -29,19 +29,20 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from dripgate.bench.gradcam import GradCam
 from dripgate.data import Dataset, Split, infer_input, load, open_source
 from dripgate.gate import Gate
 from dripgate.gate_info import Calibration, GateInfo, Histogram, Parity, Provenance, TargetLayer
+from dripgate.graph.build import build_graph, with_info
+from dripgate.graph.opened import open_classifier
+from dripgate.graph.read import OPSET
+from dripgate.graph.target import choose_target, modules
 from dripgate.heatmap import SCORES
 from dripgate.training import nets
 from dripgate.training.classifier import Classifier, load_classifier
+from dripgate.training.export import exported
 from dripgate.training.first import train_first
-from dripgate.training.gradcam import GradCam
-from dripgate.training.graph import build_graph, with_info
-from dripgate.training.layer import choose_layer
-from dripgate.training.parity import check_parity
 from dripgate.training.preprocess import Deployed, build
-from dripgate.training.shrink import OPSET
 from dripgate.training.train import Recipe
 from dripgate.types import (
     Array,
@@ -189,14 +190,37 @@ def make(name: str) -> Net:
     with torch.no_grad():
         model.train()(inputs)
     model.eval()
-    layer = choose_layer(model, inputs[:2])
+    found = exported(model, tuple(inputs.shape[1:]), name)
+    opened = open_classifier(found.model, name)
+    chosen = choose_target(opened)
+    # The outermost module that gives the target: where torch's own Grad-CAM takes it.
+    layer = min(modules(chosen.cut), key=len)
+    target = TargetLayer(name=layer, shape=chosen.cut.sizes, why=chosen.why)
     classes = model(inputs[:1]).shape[1]
-    common = (preprocessing, spec, layer.name, "loss_mean")
-    graph = build_graph(model, *common, unbounded(classes))
-    parity = check_parity(graph, model, *common, samples.numpy())
-    gate = Gate(with_info(graph, info(classes, preprocessing, spec, layer, parity)), name)
+    graph = build_graph(
+        opened, chosen.cut, preprocessing, spec, "loss_mean", unbounded(classes)
+    ).model
     deployed = Deployed(model, build(preprocessing, spec)).eval()
-    return Net(deployed, layer.name, gate, plain_export(deployed, samples[:2]))
+    parity = against_autograd(graph, deployed, layer, samples)
+    gate = Gate(with_info(graph, info(classes, preprocessing, spec, target, parity)), name)
+    return Net(deployed, layer, gate, plain_export(deployed, samples[:2]))
+
+
+def against_autograd(graph: bytes, deployed: Deployed, layer: str, samples: Tensor) -> Parity:
+    """The gate's outputs beside torch's own, relative to the largest; stops where they differ."""
+    names = ["logits", "score", "heatmap"]
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    found = dict(zip(names, session.run(names, {"samples": samples.numpy()}), strict=True))
+    with GradCam(deployed, f"model.{layer}") as gradcam:
+        cam = gradcam(samples, SCORES["loss_mean"])
+    expected = {name: getattr(cam, name).numpy() for name in names}
+    worst = {
+        name: float(np.abs(found[name] - value).max() / max(np.abs(value).max(), 1e-30))
+        for name, value in expected.items()
+    }
+    if max(worst.values()) > 1e-4:
+        raise SystemExit(f"the gate differs from autograd at '{layer}': {worst}")
+    return Parity(samples=len(samples), tolerance=1e-4, **worst)
 
 
 def noise(spec: InputSpec, n: int) -> Array:
@@ -245,7 +269,7 @@ def info(
         ),
         parity=parity,
         provenance=Provenance(
-            dripgate="", torch="", onnx="", onnxruntime="", opset=OPSET, data="", seed=0
+            dripgate="", onnx="", onnxruntime="", opset=OPSET, data="", seed=0
         ),
     )  # fmt: skip
 
@@ -533,14 +557,15 @@ def int8() -> None:
 
     MODELS, a folder with lenet, resnet8 and dscnn.safetensors, spares the training.
     """
-    from dripgate.training.fit import calibration_part, fit
+    from dripgate.fit.brought import calibration_part
+    from dripgate.models import fit
 
     for name, arch in (("cifar10", "resnet8"), ("speechcommands", "dscnn"), ("mnist", "lenet")):
         if name not in os.environ.get("DATA", "cifar10 speechcommands mnist").split():
             continue
         data, classifier = trained(name, arch)
         gate = fit(classifier, data, keep=0.4)
-        part = calibration_part(classifier, data)
+        part = calibration_part(data, classifier.info.holdout)
         small = Gate(quantized(gate.data, some(part, 256)[0]), "int8")
         x, y = some(data.test, 2000)
         row = compared(gate, small, x)
@@ -585,13 +610,15 @@ def quantized(graph: bytes, samples: Array, *, batch: int = 32) -> bytes:
     for i, node in enumerate(model.graph.node):
         node.name = f"{i}_{node.op_type}"
     start = names.index("Log") if "Log" in names[: names.index("Relu")] else names.index("Conv") - 1
-    head = next(
-        i for i, node in enumerate(model.graph.node) if "logits" in node.output
-    )  # fmt: skip
+    forward, needed = set(), {"logits"}
+    for node in reversed(model.graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            forward.add(node.name)
     chosen = [
         node.name for i, node in enumerate(model.graph.node)
-        if i <= head and node.op_type in ("Conv", "Gemm", "Add", "Relu", "MaxPool", "ReduceMean")
-        and i > start and not any(name.startswith("tail.") for name in node.input)
+        if node.op_type in ("Conv", "Gemm", "Add", "Relu", "MaxPool", "ReduceMean")
+        and i > start and node.name in forward
     ]  # fmt: skip
     with TemporaryDirectory() as folder:
         before, after = Path(folder, "in.onnx"), Path(folder, "out.onnx")

@@ -24,11 +24,11 @@ from PIL import Image
 from dripgate.data import load, open_source
 from dripgate.gate import Gate
 from dripgate.gate_info import INPUT_NAME
+from dripgate.models import fit
 from dripgate.policy import Rules
 from dripgate.store import Store
 from dripgate.stream.loop import BATCH, run
 from dripgate.training.first import train_first
-from dripgate.training.fit import fit
 from dripgate.training.train import Recipe
 from dripgate.types import Decision, ImageInput, Reason, Sample, Verdict
 
@@ -56,7 +56,7 @@ def made() -> tuple[Gate, list[Sample]]:
     source = open_source("digits")
     dataset = load(source, ImageInput(height=32, width=32, channels=1))
     trained = train_first(dataset, "resnet8", Recipe(steps=30, batch=64, lr=0.1, seed=0))
-    gate = fit(trained.classifier, dataset, keep=KEEP, seed=0, say=lambda _: None)
+    gate = fit(trained.classifier, dataset, keep=KEEP, seed=0, log=None)
     rng = np.random.default_rng(0)
     pixels = np.asarray(dataset.test.x)
     return gate, [noisy(rng, pixels, i) for i in range(SAMPLES)]

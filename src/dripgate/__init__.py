@@ -4,13 +4,16 @@ Names are resolved when first used, so that ``import dripgate`` loads neither to
 onnxruntime, and a device needs only what it uses.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dripgate.gate import Gate as Gate
+    from dripgate.models import fit as fit
     from dripgate.policy import Policy as Policy
     from dripgate.policy import Rules as Rules
     from dripgate.policy import parse_allowance as parse_allowance
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from dripgate.stream.account import account as account
     from dripgate.stream.loop import run as run
     from dripgate.stream.sources import watch as watch
-    from dripgate.training.fit import fit as fit
     from dripgate.training.retrain import retrain as retrain
     from dripgate.types import Decision as Decision
     from dripgate.types import Reason as Reason
@@ -34,7 +36,7 @@ _HOMES = {
     "account": "dripgate.stream.account",
     "run": "dripgate.stream.loop",
     "watch": "dripgate.stream.sources",
-    "fit": "dripgate.training.fit",
+    "fit": "dripgate.models",
     "retrain": "dripgate.training.retrain",
     "Decision": "dripgate.types",
     "Reason": "dripgate.types",
@@ -45,6 +47,20 @@ __all__ = [
     "Decision", "Gate", "Policy", "Reason", "Rules", "Sample", "Store", "Verdict", "account", "fit",
     "parse_allowance", "retrain", "run", "watch",
 ]  # fmt: skip
+
+
+class _Package(ModuleType):
+    """``dripgate.fit`` is the function, also once something of the package of that name is loaded.
+
+    An import binds a submodule's name here: that must not hide the name of the same form above.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

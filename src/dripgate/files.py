@@ -1,8 +1,28 @@
 """Writing files whole or not at all."""
 
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """The bytes of a plain file of at most ``limit`` bytes; sized before it is read.
+
+    Raises OSError, also for what is larger, and for devices and pipes, which might never end.
+    """
+    # Opening a pipe waits for somebody to write into it.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        data = file.read(limit + 1) if found.st_size <= limit else b""
+    if found.st_size > limit or len(data) > limit:
+        size = max(found.st_size, len(data))
+        what = f"it has {size:,} bytes, more than the {limit:,} that are read"
+        raise OSError(errno.EFBIG, what, str(path))
+    return data
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from dripgate.errors import GateError, UnreadableError
-from dripgate.files import write_whole
-from dripgate.gate_info import INPUT_NAME, OUTPUT_NAMES, GateInfo, read_info
+from dripgate.files import read_whole, write_whole
+from dripgate.gate_info import LARGEST_FILE, OUTPUT_NAMES, GateInfo, read_info
+from dripgate.gate_session import Runner
 from dripgate.types import Array, Decision, FloatArray, Reason, Sample, Verdict
 
 _BRIEF = ["logits", "score", "verdict", "quality"]
@@ -36,6 +37,7 @@ class Outputs(NamedTuple):
 class Gate:
     """A deployed classifier that also says what is worth keeping. Needs no torch.
 
+    It can be pickled, and used after a fork: each process opens the graph for itself.
     ``info`` is what the file says about itself: classes, thresholds, calibration, provenance.
     """
 
@@ -47,20 +49,12 @@ class Gate:
         self.info: GateInfo = read_info(data, name)
         self.data = data
         self.name = name
+        self._threads = threads
         self._shape, self._dtype = self.info.input.shape, self.info.input.dtype
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's errors share no base class
-            cause = str(error).splitlines()[0]
-            raise GateError(
-                f"{name}: onnxruntime {onnxruntime.__version__} cannot run it ({cause}); "
-                "install a newer onnxruntime or fit the gate again"
-            ) from None
+        self._runner = Runner(data, name, self.info, threads)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Gate, threads=self._threads), (self.data, self.name)
 
     @property
     def id(self) -> str:
@@ -72,7 +66,7 @@ class Gate:
         """Open a gate file. Raises GateError, naming the file and the remedy."""
         path = Path(path)
         try:
-            data = path.read_bytes()
+            data = read_whole(path, LARGEST_FILE)
         except OSError as error:
             raise GateError(
                 f"{path}: cannot be read ({error.strerror}); "
@@ -92,7 +86,10 @@ class Gate:
 
     def __call__(self, samples: Array) -> Outputs:
         """Everything about decoded samples (N, …). Raises GateError for another shape or dtype."""
-        return Outputs(*self._run(list(OUTPUT_NAMES), samples))
+        outputs = Outputs(*self._run(list(OUTPUT_NAMES), samples))
+        for code in np.unique(outputs.verdict).tolist():
+            _decided(code)
+        return outputs
 
     def decode(self, sample: Sample) -> Array:
         """The array the graph takes. Raises UnreadableError where the payload is broken."""
@@ -151,8 +148,20 @@ class Gate:
         return found, readable, outputs[len(_BRIEF) :]
 
     def _run(self, names: list[str], samples: Array) -> list[Array]:
-        outputs: list[Any] = self._session.run(names, {INPUT_NAME: self._checked(samples)})
-        return outputs
+        samples, size = self._checked(samples), self._runner.batch
+        if size is None:
+            return self._runner.run(names, samples)
+        return self._in_fixed_batches(names, samples, size)
+
+    def _in_fixed_batches(self, names: list[str], samples: Array, size: int) -> list[Array]:
+        """For a classifier of fixed batch: the last batch is filled up with its last sample."""
+        missing = -len(samples) % size
+        if missing:
+            samples = np.concatenate([samples, np.repeat(samples[-1:], missing, axis=0)])
+        starts = range(0, len(samples), size)
+        parts = [self._runner.run(names, samples[i : i + size]) for i in starts]
+        total = len(samples) - missing
+        return [np.concatenate(column)[:total] for column in zip(*parts, strict=True)]
 
     def _checked(self, samples: Array) -> Array:
         if samples.shape[1:] != self._shape or samples.dtype != self._dtype:
@@ -161,6 +170,15 @@ class Gate:
                 f"expected {self._dtype} (N, {', '.join(map(str, self._shape))})"
             )
         return samples
+
+
+def _decided(code: int) -> tuple[Decision, Reason, float]:
+    if not 0 <= code < len(_DECIDED):
+        raise GateError(
+            f"the gate gives the verdict {code}, expected 0, 1 or 2; fit it again with "
+            "'dripgate fit'"
+        )
+    return _DECIDED[code]
 
 
 def unreadable(cause: str) -> Verdict:
@@ -184,7 +202,7 @@ def _verdicts(logits: Array, score: Array, verdict: Array, quality: Array) -> li
 
 def _verdict(predicted: int, score: float, code: int, quality: float) -> Verdict:
     """Kept for certain or not at all: propensity 1 or 0."""
-    decision, reason, propensity = _DECIDED[code]
+    decision, reason, propensity = _decided(code)
     return Verdict(
         decision=decision,
         reason=reason,

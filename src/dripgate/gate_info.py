@@ -4,13 +4,15 @@ The information is one JSON object under the key ``dripgate`` of the model's met
 strictly: unknown fields, missing fields and other types are refused.
 """
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Literal, Self
 
 import msgspec
 import numpy as np
 
 from dripgate import onnx_wire
 from dripgate.errors import GateError
+from dripgate.gate_check import contradictions
 from dripgate.heatmap import SCORES
 from dripgate.types import Array, InputSpec, Preprocessing, Thresholds
 
@@ -30,11 +32,17 @@ class _SchemaOnly(msgspec.Struct):
 
 
 class TargetLayer(_Strict, frozen=True):
-    """Where the heatmap is taken. shape is (K, h, w); ``why`` explains the choice."""
+    """Where the heatmap is taken. shape is (K, h, w); ``why`` explains the choice.
+
+    behind: the operators between it and the logits. added: how many the gate has more than the
+    classifier.
+    """
 
     name: str
     shape: tuple[int, int, int]
     why: str
+    behind: tuple[str, ...] = ()
+    added: int = 0
 
 
 class Histogram(_Strict, frozen=True):
@@ -84,7 +92,11 @@ class Calibration(_Strict, frozen=True):
 
 
 class Parity(_Strict, frozen=True):
-    """Largest relative difference between onnxruntime and autograd on real samples."""
+    """Largest relative differences on real samples, of each output's largest value.
+
+    logits: from the user's own file. heatmap: from finite differences of the head. score: from
+    its definition in NumPy.
+    """
 
     logits: float
     score: float
@@ -94,19 +106,27 @@ class Parity(_Strict, frozen=True):
 
 
 class Provenance(_Strict, frozen=True):
-    """What the gate was made from. data is a hash of the calibration samples' ids."""
+    """What the gate was made from: hashes of the calibration samples' ids and of the model's file.
+
+    torch: what gates said before they were made from ONNX files.
+    """
 
     dripgate: str
-    torch: str
     onnx: str
     onnxruntime: str
     opset: int
     data: str
     seed: int
+    model: str = ""
+    torch: str = ""
 
 
 class GateInfo(_Strict, frozen=True):
-    """All that a gate says about itself. ``keep`` is the kept fraction expected of the stream."""
+    """All that a gate says about itself. ``keep`` is the kept fraction expected of the stream.
+
+    head: how the logits become probabilities, by a softmax or by a sigmoid each (multi-label).
+    notes: the choices that nobody made and the data decided, as they were told when it was fitted.
+    """
 
     schema: int
     score: str
@@ -119,6 +139,8 @@ class GateInfo(_Strict, frozen=True):
     calibration: Calibration
     parity: Parity
     provenance: Provenance
+    head: Literal["softmax", "sigmoid"] = "softmax"
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The metadata text."""
@@ -154,6 +176,14 @@ def read_info(data: bytes, name: str) -> GateInfo:
     return info
 
 
+def noted(meta: Mapping[str, str]) -> GateInfo | None:
+    """The gate that a store's texts name; None where there is none that this dripgate can read."""
+    try:
+        return _parse_info(meta["gate"], "the gate noted in the store") if "gate" in meta else None
+    except GateError:
+        return None
+
+
 def _parse_info(text: str, name: str) -> GateInfo:
     try:
         schema = msgspec.json.decode(text, type=_SchemaOnly).schema
@@ -167,10 +197,12 @@ def _parse_info(text: str, name: str) -> GateInfo:
         raise GateError(
             f"{name}: its dripgate metadata is damaged ({error}); fit the gate again"
         ) from None
-    bounds = {len(info.thresholds.low), len(info.thresholds.high)}
-    if bounds != {len(info.classes)} or info.score not in SCORES:
+    found = list(contradictions(info))
+    if info.score not in SCORES:
+        found.append(f"score '{info.score}'")
+    if found:
         raise GateError(
-            f"{name}: its dripgate metadata contradicts itself ({len(info.classes)} classes, "
-            f"thresholds for {sorted(bounds)}, score '{info.score}'); fit the gate again"
+            f"{name}: its dripgate metadata contradicts itself ({'; '.join(found)}); fit the gate "
+            "again"
         )
     return info

@@ -51,15 +51,26 @@ def softmax(logits: Array) -> FloatArray:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 
-def objective_gradient(logits: Array, objective: Objective) -> FloatArray:
-    """∂objective/∂logits at the predicted class ŷ, (N, C).
+def probabilities(logits: Array, head: str) -> FloatArray:
+    """(N, C) from logits (N, C): by a softmax, or by a sigmoid each."""
+    if head == "softmax":
+        return softmax(logits)
+    return np.asarray(1 / (1 + np.exp(-logits.astype(np.float64))), np.float32)
+
+
+def objective_gradient(logits: Array, objective: Objective, head: str = "softmax") -> FloatArray:
+    """∂objective/∂logits at what is predicted, (N, C); ŷ is the class with the largest logit.
 
     evidence: onehot(ŷ). loss: p - onehot(ŷ), the gradient of -log p_ŷ, where p_ŷ - 1 is taken
-    as minus the sum of the others: 1 - p would be all rounding for a confident sample.
+    as minus the sum of the others: 1 - p would be all rounding for a confident sample. For a
+    sigmoid each, the loss is binary cross-entropy at the predicted labels z > 0, and its gradient
+    p - [z > 0] = -sign(z) · sigmoid(-|z|).
     """
     onehot: FloatArray = np.eye(logits.shape[1], dtype=np.float32)[logits.argmax(axis=1)]
     if objective == "evidence":
         return onehot
+    if head == "sigmoid":
+        return np.asarray(-np.sign(logits) * probabilities(-np.abs(logits), head), np.float32)
     others = softmax(logits) * (1 - onehot)
     return np.asarray(others - onehot * others.sum(axis=1, keepdims=True), np.float32)
 

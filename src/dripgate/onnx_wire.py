@@ -100,6 +100,12 @@ def refuse_unsafe(model: Any, name: str) -> None:
             f"{name}: keeps its weights in another file (external data), which is not read for "
             "safety; export it again with 'dripgate fit', which writes one file"
         )
+    nested = {n.op_type for n in model.graph.node if any(map(_inner, n.attribute))}
+    if nested:
+        raise GateError(
+            f"{name}: has loops or branches ({', '.join(sorted(nested)):.80}), which no gate needs "
+            "and which may never end; export it again with 'dripgate fit'"
+        )
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
@@ -107,8 +113,13 @@ def _graphs(graph: Any) -> Iterator[Any]:
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            for inner in _inner(attribute):
                 yield from _graphs(inner)
+
+
+def _inner(attribute: Any) -> list[Any]:
+    """The graphs in an attribute: the body of a loop, the branches of a condition."""
+    return [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

@@ -4,7 +4,7 @@ import hashlib
 import time as clock
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -21,12 +21,17 @@ class _Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 # What a gate takes in: the shape of one decoded sample ------------------------------------------
 
 
-class ImageInput(_Frozen, frozen=True, tag="image", tag_field="kind"):
-    """uint8 (height, width, channels); channels 1 is grey, 3 is RGB."""
+class ImageInput(_Frozen, frozen=True, tag="image", tag_field="kind", omit_defaults=True):
+    """uint8 (height, width, channels); channels 1 is grey, 3 is RGB.
+
+    range: the values (low, high) of 16-bit pictures that become 0 and 255; None takes their
+    upper 8 bits. Pictures of 8 bits are taken as they are.
+    """
 
     height: int
     width: int
     channels: int
+    range: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,16 +79,26 @@ InputSpec = ImageInput | AudioInput | ArrayInput
 
 
 class Normalize(_Frozen, frozen=True, tag="normalize", tag_field="kind"):
-    """Images: (pixel / 255 - mean) / std per channel, then channels first."""
+    """Images: (pixel / 255 - mean) / std per channel, in the layout and type the classifier takes.
+
+    bgr: blue comes first. dtype: integers are rounded; with mean 0 and std 1/255 they are the
+    pixels, with mean 128/255 the pixels - 128.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    layout: Literal["channels_first", "channels_last"] = "channels_first"
+    bgr: bool = False
+    dtype: Literal["float32", "uint8", "int8"] = "float32"
 
 
 class LogMel(_Frozen, frozen=True, tag="logmel", tag_field="kind"):
-    """Audio: log(mel power + 1e-6), (value - mean) / std, to (1, frames, bins).
+    """Audio: log(mel power + floor), (value - mean) / std, frames first.
 
-    ``window`` and ``hop`` are in samples, ``low`` and ``high`` in Hz.
+    ``window`` and ``hop`` are in samples, ``low`` and ``high`` in Hz. fft: points of the DFT, the
+    window by default. magnitude: of the spectrum, in place of its power. coefficients: how many
+    of the levels' DCT are taken (MFCC). shape: what the classifier takes, (1, frames, bins) by
+    default.
     """
 
     window: int
@@ -93,13 +108,25 @@ class LogMel(_Frozen, frozen=True, tag="logmel", tag_field="kind"):
     high: float
     mean: float
     std: float
+    fft: int | None = None
+    magnitude: bool = False
+    floor: float = 1e-6
+    coefficients: int | None = None
+    shape: tuple[int, ...] | None = None
+
+
+class Waveform(_Frozen, frozen=True, tag="waveform", tag_field="kind"):
+    """Audio as it is, scaled to -1…1; standardise: then to mean 0 and variance 1 per sample."""
+
+    standardise: bool = False
+    shape: tuple[int, ...] | None = None
 
 
 class Identity(_Frozen, frozen=True, tag="identity", tag_field="kind"):
     """The sample goes to the model as it is."""
 
 
-Preprocessing = Normalize | LogMel | Identity
+Preprocessing = Normalize | LogMel | Waveform | Identity
 
 
 # Samples and verdicts ---------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dripgate.data import Split, infer_input, load, open_source
+from dripgate.data import Split, infer, infer_input, load, open_source
 from dripgate.data.named import cache_root
 from dripgate.errors import DataError
 from dripgate.media import decode
@@ -136,7 +136,7 @@ def test_damaged_files_are_skipped_and_reported(tree, classes):
     (folder / "train/dog/00.png").write_bytes(classes["train/dog/00.png"][:60])
     (folder / "test/dog/zero.png").write_bytes(b"")
     for data in (load(folder), load(folder)):
-        causes = dict(data.skipped)
+        causes = {one.name: one.cause for one in data.skipped}
         assert set(causes) == {"train/cat/text.jpg", "train/dog/00.png", "test/dog/zero.png"}
         assert causes["train/cat/text.jpg"].startswith("not an image")
         assert causes["test/dog/zero.png"] == "empty file"
@@ -281,10 +281,39 @@ def test_mixed_images_become_their_median_and_grey_only_if_all_are(tree, picture
     assert inferred(tree, files) == ImageInput(height=50, width=25, channels=3)
 
 
-def test_audio_has_its_most_common_rate_and_length(tree, recording):
-    files = {f"a/{i}.wav": recording(frames=800) for i in range(3)}
-    files |= {"b/1.wav": recording(rate=16000, frames=900), "b/2.wav": recording(frames=5000)}
+def test_audio_has_the_rate_of_its_classes_and_their_most_common_length(tree, recording):
+    files = {f"{c}/{i}.wav": recording(frames=800) for c in "ac" for i in range(3)}
+    files |= {"b/1.wav": recording(rate=16000, frames=900)}
+    files |= {f"b/{i}.wav": recording(frames=5000) for i in (2, 3)}
     assert inferred(tree, files) == AudioInput(rate=8000, length=800)
+
+
+@pytest.mark.parametrize("background", ["a_background", "z_background"])
+@pytest.mark.parametrize("form", ["folder", "set.tar", "set.zip"])
+def test_every_class_is_asked_not_the_first_alone(tree, pack, recording, background, form):
+    """Case 20: 40 short recordings of one class at a low rate, in front or at the end."""
+    quiet, call = recording(rate=8000, frames=8000), recording(rate=48000, frames=72000)
+    files = {f"{background}/{i}.wav": quiet for i in range(40)}
+    files |= {f"{label}/{i}.wav": call for label in ("high", "low") for i in range(3)}
+    path = tree(files) if form == "folder" else pack(files, form)
+    found = infer(open_source(path))
+    assert found.spec == AudioInput(rate=48000, length=72000)
+    rates, lengths = found.notes
+    assert rates == (
+        "recordings of several rates (8 at 8,000 Hz, 6 at 48,000 Hz looked at): 48,000 Hz is chosen"
+    )
+    assert lengths.startswith("recordings of 1 to 1.5 s: windows of 1.5 s")
+
+
+def test_the_input_of_an_archive_is_remembered_until_it_changes(pack, picture):
+    files = {f"{c}/{i}.png": picture(i, size=(6, 5)) for c in "ab" for i in range(3)}
+    first = infer(open_source(pack(files, "set.tar.gz")))
+    (kept,) = (cache_root() / "inferred").iterdir()
+    assert infer(open_source(kept.parents[2] / "set.tar.gz")) == first
+    other = {f"{c}/{i}.png": picture(i, size=(8, 9)) for c in "ab" for i in range(3)}
+    assert infer(open_source(pack(other, "set.tar.gz"))).spec.shape == (9, 8, 3)
+    kept.write_bytes(b"{")
+    assert infer(open_source(pack(files, "set.tar.gz"))).spec == first.spec
 
 
 def test_arrays_have_their_shape(tree, tmp_path):

@@ -31,7 +31,8 @@ def test_a_folder_is_walked_in_sorted_order(tree):
 def test_archives_give_what_the_folder_gives(tree, pack, kind):
     archive = list(iter_files(pack(FILES, kind)))
     assert [file.name for file in archive] == list(FILES), "archive order"
-    assert sorted(archive) == sorted(iter_files(tree(FILES)))
+    assert sorted(f[:3] for f in archive) == sorted(f[:3] for f in iter_files(tree(FILES)))
+    assert all(file.time is not None for file in archive)
 
 
 @pytest.mark.parametrize("make", ["folder", *KINDS])
@@ -57,7 +58,7 @@ def test_backslashes_of_windows_archives_are_folders(pack):
 def test_a_file_over_the_limit_comes_without_its_payload(tree, pack, make):
     files = {"a/big": b"x" * 1001, "a/fits": b"x" * 1000}
     path = tree(files) if make == "folder" else pack(files, make)
-    big, fits = iter_files(path, limit=1000)
+    big, fits = (file._replace(time=None) for file in iter_files(path, limit=1000))
     assert big == File("a/big", b"", "1,001 bytes, more than the limit of 1,000")
     assert fits == File("a/fits", b"x" * 1000)
 
@@ -90,12 +91,12 @@ def test_links_and_devices_in_archives_are_skipped(tmp_path):
         assert [f.name for f in iter_files(tmp_path / kind)] == ["plain"]
 
 
-def test_names_that_are_no_utf8_can_be_printed(tree):
+def test_names_that_are_no_utf8_can_be_printed_and_stay_apart(tree):
     folder = tree({"a/1": b""})
-    (folder / "a" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
-    (odd,) = [file for file in iter_files(folder) if file.payload]
-    assert odd.name == "a/caf\ufffd.png"
-    odd.name.encode()
+    for byte in (b"\xe8", b"\xe9"):
+        (folder / "a" / os.fsdecode(b"caf" + byte + b".png")).write_bytes(byte)
+    odd = {file.name: file.payload for file in iter_files(folder) if file.payload}
+    assert odd == {"a/caf\\xe8.png": b"\xe8", "a/caf\\xe9.png": b"\xe9"}
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])  # a zip's directory is at its end

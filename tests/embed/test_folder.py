@@ -14,7 +14,7 @@ from dripgate.embed.emulate import available, compare, emulate
 from dripgate.embed.figures import COMPILER
 from dripgate.errors import UserError
 from dripgate.gate import Gate
-from dripgate.training.fit import fit
+from dripgate.models import fit
 from dripgate.training.nets import resnet8
 
 
@@ -139,7 +139,7 @@ def colour(tmp_path_factory):
             pixels = rng.integers(0, 190, (32, 32, 3)) + tint
             Image.fromarray(pixels.astype(np.uint8)).save(folder / label / f"{i}.png")
     torch.manual_seed(0)
-    return fit(resnet8((3, 32, 32), 2), folder, keep=0.5)
+    return fit(resnet8((3, 32, 32), 2), folder, keep=0.5, force=True)
 
 
 @pytest.mark.skipif(bool(available()), reason="needs the cross compiler and QEMU: make embed-test")

@@ -14,7 +14,8 @@ from dripgate.embed import tables
 from dripgate.embed.graphs import drop_unused
 from dripgate.embed.lower import lower
 from dripgate.embed.spectrum import factors, take_spectrum
-from dripgate.training.preprocess import LogMelSpectrogram, mel_filters
+from dripgate.graph.prepare import mel_filters
+from dripgate.training.preprocess import LogMelSpectrogram
 from dripgate.types import LogMel
 
 C = Path(dripgate.embed.__file__).parent / "c"

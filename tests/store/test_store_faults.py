@@ -28,7 +28,11 @@ PRELUDE = """
 import json, os, random, sys
 from dripgate.errors import StoreError
 from dripgate.store import Store, Wanted
+from dripgate.store.age import Clocks
 from dripgate.types import Decision, Reason, Sample, Verdict
+
+passed = [0.0]
+clocks = Clocks(steady=lambda: passed[0])
 
 def pair(seed):
     rng = random.Random(seed)
@@ -50,6 +54,7 @@ def steps(store, seed):
     yield store.set_meta("policy", "%d" % seed * 2000)
     yield store.put_many([pair(n) for n in range(seed + 10, seed + 18)], meta={"policy": "x"})
     if seed % 3 == 0:
+        passed[0] += 1000  # by the store's own clock they have been here for long enough
         yield store.expire(120, now=seed)
         yield store.purge(Wanted(decision=Decision.QUARANTINE))
         yield store.shrink()
@@ -68,7 +73,7 @@ def acknowledge(store):
     snapshots.append(held(store))
     os.write(told, b"%d" % (len(snapshots) - 1))
 for reopened in range(2):
-    with Store(path, limit) as store:
+    with Store(path, limit, clocks=clocks) as store:
         acknowledge(store)
         for seed in range(1000 * reopened, 1000 * reopened + 18 * rounds, 18):
             for _ in steps(store, seed):

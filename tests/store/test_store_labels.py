@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dripgate.errors import StoreError
-from dripgate.store import BROKEN, Labels, Store
+from dripgate.store import BROKEN, Labels, Store, Wanted
 from dripgate.types import Decision, Reason, Sample, Verdict
 
 
@@ -186,6 +186,6 @@ def test_embeddings_are_stored_read_in_parts_and_go_with_their_sample(tmp_path):
         rest = store.embeddings(after=part.last)
         assert rest.values[:, 0].tolist() == [5, 6, 7, 8, 9]
         assert not len(store.embeddings(after=rest.last).keys)
-        store.expire(1.0)
+        store.purge(Wanted())
         assert not len(store.embeddings().keys)
         assert store.check() == []

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from dripgate.store import Put, Store, Wanted
+from dripgate.store.age import Clocks
 from dripgate.store.space import SMALLEST
 from dripgate.types import Decision, Reason, Sample, Verdict
 
@@ -77,7 +78,9 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # fsync costs nothing
         self.folder = Path(tempfile.mkdtemp(prefix="dripgate-", dir=memory))
-        self.store = Store(self.folder / "kept.db", self.limit)
+        self.passed = 0.0
+        self.clocks = Clocks(steady=lambda: self.passed)
+        self.store = Store(self.folder / "kept.db", self.limit, clocks=self.clocks)
         self.model = {}  # id → (sample, verdict, label, uploaded), in order of insertion
         self.counters = {}
 
@@ -127,6 +130,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(now=st.floats(0, 2e9), age=st.floats(1e6, 3e9))
     def expire(self, now, age):
+        self.passed += age + 1  # all have been there for so long
         old = [id for id, (sample, *_) in self.model.items() if sample.time < now - age]
         assert self.store.expire(age, now=now) == len(old)
         self.leave(old, "evicted_age")
@@ -159,7 +163,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.store.close()
-        self.store = Store(self.folder / "kept.db")
+        self.store = Store(self.folder / "kept.db", clocks=self.clocks)
 
     @rule()
     def read_beside(self):

@@ -158,7 +158,9 @@ def first_schema(folder):
 
 
 def test_a_store_of_the_first_schema_is_brought_up_to_date(first_schema, sample, verdict):
-    with pytest.raises(StoreError, match=r"schema version 1, .* 5; 'dripgate purge .*up to date"):
+    with pytest.raises(
+        StoreError, match=r"schema version 1, .* [0-9]+; 'dripgate purge .*up to date"
+    ):
         Store(first_schema, read_only=True)
     with Store(first_schema) as store:
         assert store.check() == []

@@ -9,6 +9,7 @@ import pytest
 
 from dripgate.errors import StoreError
 from dripgate.store import Store, Wanted, parse_duration, salvage
+from dripgate.store.age import Clocks
 from dripgate.types import Decision
 
 SIZES = [0, 300, 4000, 4054, 9000, 60_000]
@@ -162,8 +163,10 @@ def test_the_check_of_a_destroyed_store_is_an_answer(filled):
 
 
 def test_old_samples_expire_and_are_counted(folder, sample, verdict):
-    with Store(folder / "kept.db") as store:
+    passed = [0.0]
+    with Store(folder / "kept.db", clocks=Clocks(steady=lambda: passed[0])) as store:
         store.put_many([(sample(n, n), verdict(n)) for n in range(100)])  # time is 1000 + n
+        passed[0] += 51
         store.mark_uploaded([sample(7, 7).id])
         assert store.expire(50, now=1100) == 50
         assert [one.time for one in store] == [1000.0 + n for n in range(50, 100)]

@@ -55,19 +55,23 @@ def test_broken_files_are_counted_with_their_cause_and_stop_nothing(kind, gate, 
 
 def small_gate(info, spec, preprocessing, channels):
     """A gate of two layers for any input; its thresholds keep everything."""
-    import torch
-    from torch import nn
+    import support
 
-    from dripgate.training.graph import build_graph, with_info
+    from dripgate.graph.build import with_info
     from dripgate.types import Thresholds
 
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(4, 10),
+    size = {"image": (channels, 12, 12), "audio": (1, 14, 16), "array": (2, 9, 9)}
+    given = size[type(spec).__name__.removesuffix("Input").lower()]
+    model = support.onnx_model(
+        f"""(float[N, {", ".join(map(str, given))}] x) => (float[N, 10] y) {{
+        c = Conv (x, w) r = Relu (c) p = GlobalAveragePool (r) f = Flatten (p)
+        y = Gemm (f, m) }}""",
+        w=support.floats(4, channels, 3, 3), m=support.floats(4, 10),
     )  # fmt: skip
     bounds = Thresholds(low=(None,) * 10, high=(None,) * 10, quality_low=None)
-    graph = build_graph(model, preprocessing, spec, "1", info.score, bounds)
+    graph = support.gate_of(
+        model, given, score=info.score, preprocessing=preprocessing, spec=spec, thresholds=bounds
+    )
     return with_info(
         graph,
         msgspec.structs.replace(info, input=spec, preprocessing=preprocessing, thresholds=bounds),

@@ -1,6 +1,7 @@
 """Feeds in the loop: batches of what is there, runs that go on, files that go when decided."""
 
 import io
+import shutil
 import tarfile
 import threading
 import time
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from dripgate.errors import DataError, StoreError
 from dripgate.media import decode
+from dripgate.policy import Rules
 from dripgate.store import Store
 from dripgate.stream import loop as the_loop
 from dripgate.stream.feed import Feed, Live
-from dripgate.stream.folder import POSITION, Folder
+from dripgate.stream.folder import Folder
 from dripgate.stream.loop import run
 from dripgate.stream.pcm import microphone, windows
 from dripgate.stream.sources import How, check_source, open_source
@@ -106,7 +108,7 @@ def test_a_followed_folder_goes_on_after_the_last_commit(gate, incoming, tmp_pat
     for goal in (20, 60):
         until = Until(goal - len(decided))
         with Store(tmp_path / "k.db") as store:
-            feed = follow(incoming, until, position=store.meta.get(POSITION, ""))
+            feed = follow(incoming, until)
             run(gate, feed, store, batch=10, on_verdicts=lambda pairs, until=until: (
                 until.note(pairs), decided.extend(s.source for s, _ in pairs)))  # fmt: skip
             seen = store.counters["seen"]
@@ -114,7 +116,7 @@ def test_a_followed_folder_goes_on_after_the_last_commit(gate, incoming, tmp_pat
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_what_is_read_once_goes_on_after_an_interruption_and_then_begins_anew(
+def test_what_is_read_once_goes_on_after_an_interruption_and_is_not_decided_again(
     gate, incoming, tmp_path, packed
 ):
     path = incoming
@@ -122,26 +124,41 @@ def test_what_is_read_once_goes_on_after_an_interruption_and_then_begins_anew(
         path = tmp_path / "in.tar"
         with tarfile.open(path, "w") as archive:
             archive.add(incoming, ".")
-    seen = []
-    for goal in (25, 35, 60):  # interrupted, to the end, and once more
+    seen, known = [], []
+    for goal in (25, 60, 60, 60):  # interrupted, to the end, once more, and asked to
         until = Until(goal)
         with Store(tmp_path / "k.db") as store:
-            feed = Folder(path, stop=until, position=store.meta.get(POSITION, ""))
-            seen.append(run(gate, feed, store, batch=5, on_verdicts=until.note).seen)
-    assert seen == [25, 35, 60]
+            feed = Folder(path, stop=until, again=len(seen) == 3)
+            summary = run(gate, feed, store, batch=5, on_verdicts=until.note)
+            seen.append(summary.seen)
+            known.append(summary.known)
+    assert seen == [25, 35, 0, 60]
+    assert known == [0, 25, 60, 0]
 
 
-def test_a_changed_folder_or_another_one_is_read_from_its_beginning(gate, incoming, tmp_path):
-    until = Until(25)
+def test_what_is_new_in_a_folder_that_was_read_is_decided(gate, incoming, tmp_path, png):
     with Store(tmp_path / "k.db") as store:
-        run(gate, Folder(incoming, stop=until), store, batch=5, on_verdicts=until.note)
-        position = store.meta[POSITION]
-    (incoming / "new.png").write_bytes(b"new")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "a.png").write_bytes(b"a")
-    assert sum(1 for _ in Folder(incoming, position=position)) == 61
-    assert sum(1 for _ in Folder(tmp_path / "other", position=position)) == 1
-    assert sum(1 for _ in Folder(incoming, position="no position")) == 61
+        run(gate, Folder(incoming), store)
+        (incoming / "new.png").write_bytes(png(seed=1))
+        (incoming / "000.png").write_bytes(png(seed=2))
+        shutil.copytree(incoming, tmp_path / "again")  # other inodes and times, the same content
+        (incoming / "002.png").rename(incoming / "sub" / "renamed.png")
+        named = []
+        for path in (incoming, tmp_path / "again"):
+            run(gate, Folder(path), store, on_verdicts=lambda pairs: named.extend(
+                sample.source for sample, _ in pairs))  # fmt: skip
+    assert sorted(named) == ["000.png", "new.png"]
+
+
+@pytest.mark.parametrize("rules", [None, Rules(keep=0.1)])
+def test_another_gate_or_other_rules_decide_anew(gate, incoming, tmp_path, rules):
+    with Store(tmp_path / "k.db") as store:
+        seen = [
+            run(other, Folder(incoming), store, rules=how).seen
+            for other, how in ((gate, rules), (gate, Rules(keep=0.2)), (gate, rules))
+        ]
+        assert seen == [60, 60, 0]
+        assert store.counters["seen"] == 120
 
 
 # Processed files --------------------------------------------------------------------------------
@@ -260,10 +277,12 @@ def test_windows_cover_every_frame_and_overlap_as_they_should(frames, window, ho
     pcm = np.arange(frames, dtype="<i2").tobytes() + b"x" * odd
     found = list(windows(io.BytesIO(pcm), window, hop))
     for at, part in found:
-        assert part == pcm[2 * at : 2 * (at + len(part) // 2)]
+        assert part.tobytes() == pcm[2 * at : 2 * (at + len(part))]
     assert [at for at, _ in found] == [hop * i for i in range(len(found))]
-    assert all(len(part) == 2 * window for _, part in found[:-1])
-    assert {at + i for at, part in found for i in range(len(part) // 2)} == set(range(frames))
+    assert all(len(part) == window for _, part in found[:-1])
+    assert {at + i for at, part in found for i in range(len(part))} == set(range(frames))
+    slowly = list(windows(Trickle(pcm), window, hop))
+    assert [(at, part.tolist()) for at, part in slowly] == [(at, p.tolist()) for at, p in found]
 
 
 def test_a_microphone_gives_what_the_decoder_reads(tmp_path):
@@ -286,6 +305,82 @@ def test_a_microphone_of_another_rate_fills_the_gate_s_window():
     samples = [s for s in microphone(spec, 44100, 0.0, lambda: False, pipe=pcm) if s]
     assert len(samples) == 10
     assert decode(samples[0].payload, spec).shape == (800,)
+
+
+def heard(pcm: bytes, spec, rate=None, channels=None) -> list[np.ndarray]:
+    pipe = io.BytesIO(pcm)
+    feed = microphone(spec, rate, 0.0, lambda: False, channels=channels, pipe=pipe)
+    return [decode(sample.payload, spec) for sample in feed if sample]
+
+
+def a_wav(frames: np.ndarray, rate: int, told: int | None = None) -> bytes:
+    """16-bit WAV (n, channels) whose header says ``told`` bytes of data."""
+    file = io.BytesIO()
+    soundfile.write(file, frames, rate, format="WAV")
+    whole = bytearray(file.getvalue())
+    if told is not None:
+        whole[4:8], whole[40:44] = (
+            (told and 2**31 - 1).to_bytes(4, "little"),
+            told.to_bytes(4, "little"),
+        )
+    return bytes(whole)
+
+
+def test_several_channels_are_averaged():
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.random.default_rng(0).integers(-9000, 9000, (2000, 2)).astype("<i2")
+    parts = heard(sound.tobytes(), spec, channels=2)
+    expected = np.rint(sound.mean(axis=1))
+    assert len(parts) == 3
+    assert (np.concatenate(parts)[:2000] == expected).all()
+
+
+@pytest.mark.parametrize("told", [None, 0, 2**31 - 1, 2**32 - 1])
+def test_a_wav_on_the_pipe_says_its_rate_and_channels(told):
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.random.default_rng(0).integers(-9000, 9000, (6000, 2)).astype(np.int16)
+    parts = heard(a_wav(sound, 24000, told), spec)
+    expected = [decode(a_wav(sound[at : at + 2400], 24000), spec) for at in (0, 2400, 4800)]
+    assert len(parts) == 3
+    for part, right in zip(parts, expected, strict=True):
+        assert np.abs(part.astype(int) - right).max() <= 1
+
+
+def test_what_comes_behind_a_wav_s_samples_is_no_sound():
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.ones((800, 1), np.int16)
+    assert len(heard(a_wav(sound, 8000) + b"LIST" + bytes(5000), spec)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "wav", "cause"),
+    [
+        (48000, None, True, "--rate is 48000, but the WAV on it says 8000"),
+        (None, 1, True, "--channels is 1, but the WAV on it says 2"),
+        (None, None, False, "--channels 2, or --channels 1 if it is one"),
+    ],
+)
+def test_pcm_that_is_not_what_was_said_is_refused(rate, channels, wav, cause):
+    spec = AudioInput(rate=8000, length=800)
+    sound = np.repeat(np.random.default_rng(0).integers(-9, 9, (800, 1)), 2, 1).astype(np.int16)
+    with pytest.raises(DataError, match=cause):
+        heard(a_wav(sound, 8000) if wav else sound.tobytes(), spec, rate, channels)
+    assert len(heard(sound.tobytes(), spec, channels=1)) == 2
+
+
+@pytest.mark.parametrize("form", ["FLAC", "OGG", "AU", "AIFF"])
+def test_other_formats_on_the_pipe_are_no_pcm(form):
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(800), 8000, format=form)
+    with pytest.raises(DataError, match=r"begins as .*; write 16-bit PCM"):
+        heard(file.getvalue(), AudioInput(rate=8000, length=800))
+
+
+def test_a_wav_of_floats_is_refused():
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(800), 8000, format="WAV", subtype="FLOAT")
+    with pytest.raises(DataError, match="format 3 with 32 bits; write 16-bit PCM"):
+        heard(file.getvalue(), AudioInput(rate=8000, length=800))
 
 
 # Camera -----------------------------------------------------------------------------------------
@@ -340,4 +435,4 @@ def test_a_source_that_cannot_be_is_refused_before_anything_is_made():
 def test_a_feed_of_plain_samples_has_nothing_to_note(gate, tmp_path):
     with Store(tmp_path / "k.db") as store:
         run(gate, Feed([Sample(b"x", "a")]), store)
-        assert set(store.meta) == {"gate", "gate_id"}
+        assert set(store.meta) == {"gate", "gate_id", "run"}

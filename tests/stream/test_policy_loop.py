@@ -10,11 +10,12 @@ import pytest
 
 from dripgate.errors import StoreError
 from dripgate.gate import Gate
+from dripgate.graph.build import with_thresholds
 from dripgate.policy import Allowance, Policy, Rules
 from dripgate.store import Store
+from dripgate.store.age import Clocks
 from dripgate.stream.account import account
 from dripgate.stream.loop import POLICY, run, saved_policy
-from dripgate.training.graph import with_thresholds
 from dripgate.types import Decision, Reason, Sample
 
 RULES = Rules(keep=0.3, audit=0.05, budgets=(Allowance(200, 100.0),), seed=1)
@@ -178,9 +179,11 @@ def test_estimates_of_a_store_that_had_to_evict_speak_for_less(gate, samples, tm
 
 
 def test_estimates_end_where_samples_were_deleted(gate, samples, tmp_path):
-    with Store(tmp_path / "kept.db") as store:
+    passed = [0.0]
+    with Store(tmp_path / "kept.db", clocks=Clocks(steady=lambda: passed[0])) as store:
         run(gate, samples, store, rules=Rules(audit=0.2, duplicates=0))
         assert account(store).estimates is not None
+        passed[0] += 300
         store.expire(200, now=300)
         found = account(store)
     assert found.estimates is None

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from dripgate.errors import UserError
 from dripgate.store import Store
+from dripgate.store.age import Clocks
 from dripgate.stream.loop import Summary, run
 from dripgate.stream.service import Service, render
 from dripgate.types import Sample
@@ -77,26 +77,131 @@ def test_evictions_are_counted_by_reason(tmp_path):
     }
 
 
-def test_what_is_too_old_goes_at_once_and_then_every_hour(gate, stream, tmp_path):
-    clock = Clock()
-    old = [Sample(payload, name, 1000.0) for name, payload in stream]
-    with Store(tmp_path / "k.db") as store:
-        run(gate, old[:300], store)
+class Device:
+    """A machine whose clock may be wrong, and is set now and then; time passes all the same."""
+
+    def __init__(self, wall):
+        self.ahead, self.now = wall, 0.0
+
+    def wall(self):
+        return self.ahead + self.now
+
+    def steady(self):
+        return self.now
+
+    @property
+    def clocks(self):
+        return Clocks(self.wall, self.steady)
+
+    def service(self, store, **options):
+        self.lines = []
+        return Service(store, log=self.lines.append, clock=self.steady, wall=self.wall, **options)
+
+
+TODAY = 1.79e9
+
+
+def test_what_is_too_old_goes_and_is_looked_for_every_hour(gate, stream, tmp_path):
+    device = Device(TODAY)
+    with Store(tmp_path / "k.db", clocks=device.clocks) as store:
+        service = device.service(store, max_age=86400)
+        kept = [0]
+        for part in range(3):
+            some = stream[100 * part : 100 * part + 100]
+            run(gate, [Sample(p, n, device.wall()) for n, p in some], store)
+            kept.append(len(store))
+            device.now += 3000
+            service.turn(Summary())
+        assert len(store) == kept[-1] > kept[-2] > kept[1] > 0
+        device.now += 86400 - 8000
+        service.turn(Summary())
+        assert (len(store), store.counters["evicted_age"]) == (kept[3] - kept[1], kept[1])
+        device.now += 3500
+        service.turn(Summary())
+        assert len(store) == kept[3] - kept[1], "the next look is an hour later"
+        device.now += 200
+        service.turn(Summary())
+        assert len(store) == kept[3] - kept[2]
+
+
+def test_a_clock_that_is_set_forward_deletes_nothing_and_times_are_put_right(
+    gate, stream, tmp_path
+):
+    device = Device(100.0)  # 1970
+    with Store(tmp_path / "k.db", clocks=device.clocks) as store:
+        service = device.service(store, max_age=90 * 86400.0)
+        run(gate, [Sample(p, n, device.wall()) for n, p in stream[:100]], store)
+        device.now += 600
+        read = [Sample(p, n, device.wall()) for n, p in stream[100:200]]
         before = len(store)
-        service = Service(store, max_age=86400, clock=clock)
+        device.ahead = TODAY  # the network is there
         service.turn(Summary())
-        assert (len(store), store.counters["evicted_age"]) == (0, before)
-        run(gate, old[300:600], store)
-        clock.now += 3000
+        assert device.lines == [
+            "the clock was set forward by 1,789,999,900 s",
+            f"{before:,} samples were read by a wrong clock; their times are put right",
+        ]
+        run(gate, read, store)  # was being decided meanwhile
         service.turn(Summary())
-        assert len(store) > 0
-        clock.now += 700
+        assert {one.time for one in store} == {TODAY, TODAY + 600}
+        device.now += 7200
         service.turn(Summary())
-        assert len(store) == 0
+        assert "evicted_age" not in store.counters
 
 
-def test_metrics_that_cannot_be_written_are_named(tmp_path):
+@pytest.mark.parametrize("then", [50.0, 1.7e9])  # never set, and as it was at the last shutdown
+def test_the_next_start_with_a_right_clock_deletes_nothing_that_is_minutes_old(
+    gate, stream, tmp_path, then
+):
+    device = Device(then)
+    with Store(tmp_path / "k.db", clocks=device.clocks) as store:
+        device.service(store)
+        run(gate, [Sample(p, n, device.wall()) for n, p in stream[:200]], store)
+        store.mark_uploaded([one.id for one in store][:3])
+        before = len(store)
+    device.now, device.ahead = device.now + 60, TODAY
+    with Store(tmp_path / "k.db", clocks=device.clocks) as store:
+        device.service(store, max_age=90 * 86400.0).turn(Summary())
+        assert len(store) == before > 5
+        assert "evicted_age" not in store.counters
+        if then < 1e9:
+            assert all(abs(one.time - TODAY) < 120 for one in store)
+            assert len(device.lines) == 1
+
+
+def test_times_that_a_file_gave_stay_as_they_are(gate, stream, tmp_path):
+    device = Device(TODAY)
+    with Store(tmp_path / "k.db", clocks=device.clocks) as store:
+        service = device.service(store, by_reading=False)
+        run(gate, [Sample(p, n, 1.3e9) for n, p in stream[:100]], store)
+        device.ahead += 5000
+        service.turn(Summary())
+        assert {one.time for one in store} == {1.3e9}
+
+
+def test_metrics_that_cannot_be_written_are_named_once_and_stop_nothing(tmp_path):
+    device, folder = Device(TODAY), tmp_path / "later"
     with Store(tmp_path / "k.db") as store:
-        service = Service(store, metrics=tmp_path / "none" / "m.prom", log=lambda _: None)
-        with pytest.raises(UserError, match=r"m\.prom: metrics cannot be written"):
+        service = device.service(store, metrics=folder / "m.prom")
+        for _ in range(2):
             service.report(Summary())
+        assert [line for line in device.lines if "cannot be written" in line] == [
+            f"{folder}/m.prom: metrics cannot be written (No such file or directory); "
+            "check folder and rights"
+        ]
+        folder.mkdir()
+        service.report(Summary())
+        assert (folder / "m.prom").exists()
+
+
+def test_what_cannot_be_decoded_is_named_when_it_happens(gate, stream, tmp_path):
+    device = Device(TODAY)
+    broken = [Sample(b"broken %d" % i, f"bad{i}\n\x1b[2J.png") for i in range(30)]
+    with Store(tmp_path / "k.db") as store:
+        service = device.service(store)
+        run(gate, [Sample(p, n) for n, p in stream[:5]] + broken, store, batch=8,
+            on_verdicts=service.verdicts)  # fmt: skip
+        named = device.lines[:]
+        service.report(Summary())
+    assert len(named) == 20
+    assert named[0].startswith("unreadable bad0\\n\\x1b[2J.png: not an image")
+    assert "unreadable: 10 more within a minute are not named" in device.lines

@@ -153,7 +153,7 @@ def test_metadata_only_sends_no_payload_and_each_record_once(lab):
     receiver, sender = receive(lab, broker), send(lab, broker, "--metadata-only")
     assert sender.wait() == 0, sender.log()
     receiver.kill()
-    records = lab / "central.metadata.jsonl"
+    records = lab / "central.db.metadata.jsonl"
     with records.open("a") as file:
         file.write('{"device": "north-1", "id": "half a li')  # as a crash would leave it
     again = lab.fill("again.db", 70, size=5000)  # the same sixty, and ten more

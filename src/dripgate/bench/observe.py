@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from dripgate import heatmap
+from dripgate.bench.gradcam import GradCam
+from dripgate.fit.thresholds import Observed
 from dripgate.gate import Gate
 from dripgate.training.classifier import Classifier
-from dripgate.training.gradcam import GradCam
 from dripgate.training.preprocess import build
-from dripgate.training.thresholds import Observed
 from dripgate.types import Array, Verdict
 
 _BATCH = 256

@@ -24,9 +24,9 @@ from dripgate.bench.rows import Row
 from dripgate.bench.rules import DEFAULT, RULES, Task
 from dripgate.data import Dataset, Split, infer_input, load, open_source
 from dripgate.errors import DataError
+from dripgate.fit.fit import fit
 from dripgate.gate import Gate
 from dripgate.training.classifier import ChannelsFirst, Classifier, ModelInfo, standardising
-from dripgate.training.fit import fit
 from dripgate.training.preprocess import build
 from dripgate.training.train import Recipe, logits_of, train
 from dripgate.types import Array, Decision, ImageInput, Reason
@@ -159,7 +159,7 @@ class First:
         )  # fmt: skip
         data = self.bench.dataset
         dataset = Dataset(data.name, data.classes, data.input, split, split, ())
-        return fit(self.classifier, dataset, seed=self.bench.seed)
+        return fit(self.classifier.exported(), dataset, seed=self.bench.seed, force=True)
 
     @cached_property
     def calibration(self) -> Seen:

@@ -7,6 +7,7 @@ import click
 
 from dripgate import __version__
 from dripgate.errors import DripgateError, UserError
+from dripgate.text import one_line
 
 _COMMANDS = (
     "demo", "train", "fit", "run", "send", "receive", "review", "label", "export", "retrain",
@@ -38,10 +39,10 @@ def main() -> None:
     try:
         cli(prog_name="dripgate")
     except UserError as error:
-        click.echo(f"dripgate: {error}", err=True)
+        click.echo(f"dripgate: {one_line(str(error))}", err=True)
         sys.exit(2)
     except DripgateError as error:
-        click.echo(f"dripgate: {error}", err=True)
+        click.echo(f"dripgate: {one_line(str(error))}", err=True)
         sys.exit(1)
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])

@@ -13,6 +13,7 @@ import msgspec
 
 from dripgate.errors import UserError
 from dripgate.files import write_whole
+from dripgate.text import one_line, plain_json
 
 json_option = click.option(
     "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False),
@@ -23,16 +24,16 @@ seed_option = click.option("--seed", default=0, show_default=True, help="Same se
 
 def show(lines: Iterable[str], value: Any, path: Path | None) -> None:
     """Print a command's result, and write it as JSON where ``path`` says; '-' prints only that."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    text = plain_json(msgspec.json.format(msgspec.json.encode(value), indent=1).decode()) + "\n"
     if str(path) == "-":
-        click.echo(text.decode(), nl=False)
+        click.echo(text, nl=False)
         return
     for line in lines:
-        click.echo(line)
+        click.echo(one_line(line))
     if path is None:
         return
     try:
-        write_whole(path, text)
+        write_whole(path, text.encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
@@ -50,13 +51,14 @@ def parent_of(path: Path) -> Path:
 
 
 def say(text: str) -> None:
-    """Tell what is being done; standard output stays for results."""
-    click.echo(text, err=True)
+    """Tell what is being done, on one line; standard output stays for results."""
+    click.echo(one_line(text), err=True)
 
 
 @contextmanager
 def progress(length: int | None, label: str) -> Iterator[Callable[[int], None]]:
     """A bar on standard error that is told how far the work is, in absolute numbers."""
+    label = one_line(label)
     if length is None:
         yield _counting(label)
         click.echo(err=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dripgate.cli.common import percent
 from dripgate.store.size import format_size
+from dripgate.text import one_line
 
 if TYPE_CHECKING:  # what is described need not be imported to describe something else
     from collections.abc import Mapping
     from pathlib import Path
 
+    from dripgate.data import Found, Pile
     from dripgate.gate_info import GateInfo
+    from dripgate.graph.target import Candidate
     from dripgate.policy import Alarm, Interval
     from dripgate.store.records import Summary as StoreSummary
     from dripgate.stream.account import Account
@@ -20,17 +24,25 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
     from dripgate.stream.receive import Tally
     from dripgate.stream.uplink import State
 
+_ROWS = 50
+
+
+#: Kinds of operators shown of a head.
+_SHOWN = 8
+
 
 def gate(info: GateInfo) -> list[str]:
     """What a gate says about itself, in lines for people."""
     seen = info.calibration
     lines = [
-        f"layer      {info.layer.name} {'×'.join(map(str, info.layer.shape))}: {info.layer.why}",
+        f"target     {info.layer.name} {'×'.join(map(str, info.layer.shape))}: {info.layer.why}",
+        f"head       {_counted(info.layer.behind)}, then {_ENDS[info.head]}; "
+        f"{info.layer.added} operators added for the gate",
         f"score      {info.score}, on {seen.samples:,} held-out samples "
         f"(model accuracy {percent(seen.accuracy)})",
         f"keep       {percent(info.keep)} expected: {seen.why}",
-        f"parity     score {info.parity.score:.1e}, heatmap {info.parity.heatmap:.1e} relative "
-        f"to autograd on {info.parity.samples} samples",
+        f"parity     logits {info.parity.logits:.1e} from the model's own, heatmap "
+        f"{info.parity.heatmap:.1e} from finite differences, on {info.parity.samples} samples",
         "trade-off  kept → expected accuracy of the probe (random's)",
     ]
     lines += [
@@ -38,6 +50,69 @@ def gate(info: GateInfo) -> list[str]:
         for point in seen.curve[1::4]
     ]
     return lines
+
+
+def data(found: Found) -> list[str]:
+    """A data set's summary, in lines for people: classes, splits, what is not used, and notes."""
+    train, test = (sum(getattr(row, side) for row in found.classes) for side in ("train", "test"))
+    lines = [
+        f"{one_line(found.name)}: {train:,} train and {test:,} test samples in "
+        f"{sum(row.train + row.test > 0 for row in found.classes)} classes, "
+        f"{found.not_used:,} files skipped"
+    ]
+    for row in found.classes[:_ROWS]:
+        gone = f", {row.unreadable:,} cannot be read" if row.unreadable else ""
+        counts = f"{row.train:>7,} train {row.test:>6,} test{gone}"
+        lines.append(f"  class {one_line(row.name):<16} {counts}")
+    if len(found.classes) > _ROWS:
+        lines.append(f"  … and {len(found.classes) - _ROWS:,} more classes; all are in --json")
+    lines += [
+        f"  split {one_line(folder) + '/':<16} {split.files:>7,} files, for {split.side}"
+        for folder, split in found.splits.items()
+    ]
+    lines += unused(found.unused)
+    return lines + [f"  note: {one_line(note)}" for note in found.notes]
+
+
+def unused(piles: Mapping[str, Pile]) -> list[str]:
+    """What was not used, in lines for people: by reason, the largest first, with examples."""
+    lines = []
+    for reason, pile in sorted(piles.items(), key=lambda item: -item[1].count):
+        more = ", …" if pile.count > len(pile.examples) else ""
+        # Causes that differ in their numbers are with the examples.
+        text = f"{', '.join(pile.examples)}{more}" + ("" if "…" in reason else f": {reason}")
+        lines.append(f"  skipped {pile.count:,}: {one_line(text)}")
+    return lines
+
+
+_ENDS = {"softmax": "softmax", "sigmoid": "a sigmoid per class (multi-label)"}
+
+
+def _counted(operators: tuple[str, ...]) -> str:
+    """Operators in order, neighbours of a kind counted: 'Relu, 2 Gemm'."""
+    runs = [(name, len(list(group))) for name, group in groupby(operators)]
+    shown = [name if n == 1 else f"{n} {name}" for name, n in runs]
+    if len(shown) > _SHOWN:
+        shown = [*shown[: _SHOWN - 1], f"… {shown[-1]} ({len(operators)} in all)"]
+    return ", ".join(shown) or "nothing"
+
+
+def cuts(looked_at: list[Candidate]) -> list[str]:
+    """Cuts that could be the target, last first, in lines for people."""
+    return [
+        f"{found.cut.name}  {'×'.join(map(str, found.cut.sizes))}  "
+        + (found.problem or f"the gradient reaches {found.cells} cells")
+        for found in looked_at
+    ] or ["no tensor with spatial cells carries everything"]
+
+
+def cuts_as_data(looked_at: list[Candidate]) -> list[dict[str, object]]:
+    """The same for --json."""
+    return [
+        {"name": found.cut.name, "shape": found.cut.sizes, "cells": found.cells,
+         "problem": found.problem or None}
+        for found in looked_at
+    ]  # fmt: skip
 
 
 def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:
@@ -63,12 +138,13 @@ def store(summary: StoreSummary, gate: GateInfo | None) -> list[str]:
         for name, n in sorted(counters.items())
         if "evicted" in name or "purged" in name
     ]
-    if gate:
-        names = gate.classes
-        lines.append("predicted    " + ", ".join(
-            f"{names[index]} {count:,}" for index, count in sorted(summary.predicted.items())
-            if 0 <= index < len(names)
-        ))  # fmt: skip
+    names = gate.classes if gate else ()
+    predicted = (
+        f"{names[index] if 0 <= index < len(names) else index} {count:,}"
+        for index, count in sorted(summary.predicted.items())
+    )
+    if summary.predicted:
+        lines.append("predicted    " + ", ".join(predicted))
     return lines
 
 
@@ -87,8 +163,24 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
     ]
     if summary.lost:
         lines.append(f"lost         {summary.lost:>9,}  before a verdict: slower than the source")
+    if summary.known:
+        lines.append(
+            f"known        {summary.known:>9,}  files decided before by this gate and these "
+            "options; --again decides them again"
+        )
+    if summary.stayed:
+        lines.append(f"stayed       {summary.stayed:>9,}  files that were to go; named above")
     lines += _reasons(summary.reasons)
-    lines += [f"  unreadable {entry.source}: {entry.cause}" for entry in summary.unreadable_named]
+    lines += [
+        f"  unreadable {one_line(entry.source)}: {one_line(entry.cause)}"
+        for entry in summary.unreadable_named
+    ]
+    if more := summary.unreadable - len(summary.unreadable_named):
+        lines.append(f"  … and {more:,} more that are unreadable")
+    lines += [
+        f"  not read {one_line(name)}: it went on changing; write beside and rename, or give "
+        "--settle" for name in summary.restless
+    ]  # fmt: skip
     return lines
 
 

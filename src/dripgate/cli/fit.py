@@ -1,27 +1,35 @@
 """dripgate fit: a model and labelled data become gate.onnx."""
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from dripgate.cli import describe
 from dripgate.cli.common import json_option, parent_of, say, seed_option, show
-from dripgate.cli.models import model_options, open_model
-from dripgate.errors import UserError
+from dripgate.cli.models import Described, model_options
+from dripgate.cli.reading import folders_option, read
+from dripgate.errors import MissingExtra, UserError
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
+
+if TYPE_CHECKING:
+    from dripgate.data import Reading
 
 
 @click.command("fit")
 @click.argument("data")
 @model_options
-@click.option("--layer", help="Target layer; by default the last that everything passes through.")
+@folders_option
+@click.option("--layer", help="The target's name in the graph; by default the last that will do.")
+@click.option("--list-cuts", is_flag=True, help="Show all that could be the target, and stop.")
 @click.option("--keep", default="auto", show_default=True, help="auto, or a fraction such as 0.3.")
 @click.option(
     "--score", default=DEFAULT_SCORE, show_default=True, type=click.Choice(list(SCORES)),
     help="What is computed from the heatmap.",
 )  # fmt: skip
+@click.option("--force", is_flag=True, help="Also of a model that is no better than a guess.")
 @click.option(
     "--out", default="gate.onnx", show_default=True, type=click.Path(path_type=Path),
     help="Gate file to write.",
@@ -32,27 +40,56 @@ from dripgate.heatmap import DEFAULT_SCORE, SCORES
 @seed_option
 @json_option
 def command(
-    data: str, model: str, weights: Path | None, size: int | None, mean: str | None,
-    std: str | None, layer: str | None, keep: str, score: str, out: Path, curve: Path | None,
-    seed: int, json_path: Path | None,
+    data: str, described: Described, layer: str | None, list_cuts: bool, keep: str, score: str,
+    force: bool, reading: "Reading", out: Path, curve: Path | None, seed: int,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Learn the thresholds on labelled DATA that MODEL has not seen, and write the gate."""
-    from dripgate.report.charts import tradeoff_svg
-    from dripgate.training.fit import fit
+    _needs_extra()
+    from dripgate.data import open_source
+    from dripgate.fit.brought import input_spec
+    from dripgate.models import fit, open_model
 
     parent_of(out)
     wanted = parse_keep(keep)
-    classifier, dataset = open_model(data, model, weights, size, mean, std)
+    source = open_source(data, reading=reading)
+    classifier = open_model(
+        described.model, source, weights=described.weights, trust=described.trust,
+        size=described.size,
+    )  # fmt: skip
+    if list_cuts:
+        from dripgate.graph.target import look_at
+
+        opened = classifier.with_(output=described.output or classifier.output).open()
+        looked_at = [look_at(opened, cut) for cut in reversed(opened.cuts)]
+        show(describe.cuts(looked_at), describe.cuts_as_data(looked_at), json_path)
+        return
+    classifier = classifier.with_(output=described.output or classifier.output)
+    spec = input_spec(classifier, source, described.said)
+    dataset = read(data, spec=spec, reading=reading)
     started = time.perf_counter()
-    gate = fit(classifier, dataset, layer=layer, keep=wanted, score=score, seed=seed, say=say)
+    gate = fit(
+        classifier, dataset, layer=layer, keep=wanted, score=score, preprocessing=described.said,
+        classes=described.classes, output=described.output, seed=seed, force=force, log=say,
+    )  # fmt: skip
     seconds = time.perf_counter() - started
     gate.save(out)
     if curve:
+        from dripgate.report.charts import tradeoff_svg
+
         seen = gate.info.calibration
         curve.write_text(tradeoff_svg(seen.curve, seen.full, gate.info.keep), encoding="utf-8")
     lines = describe.gate(gate.info)
     lines.append(f"{out}: {len(gate.data) / 1e3:.0f} kB, fitted in {seconds:.1f} s")
-    show(lines, {"gate": str(out), "seconds": seconds, "info": gate.info}, json_path)
+    show(lines, {
+        "gate": str(out), "seconds": seconds, "found": dataset.found, "info": gate.info,
+    }, json_path)  # fmt: skip
+
+
+def _needs_extra() -> None:
+    """Say which extra is missing before anything else goes wrong for want of it."""
+    if find_spec("onnx") is None or find_spec("onnx_ir") is None:
+        raise MissingExtra("making a gate", "fit")
 
 
 def parse_keep(text: str) -> float | Literal["auto"]:

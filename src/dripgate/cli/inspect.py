@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import click
-import msgspec
 
 from dripgate.cli import describe
 from dripgate.cli.common import json_option, progress, show
 from dripgate.errors import StoreError, UserError
 from dripgate.gate import Gate
-from dripgate.gate_info import GateInfo
+from dripgate.gate_info import noted
 from dripgate.store import Store, format_size, salvage
 from dripgate.stream.account import account
 
@@ -40,15 +39,20 @@ def command(path: Path, check: bool, out: Path | None, json_path: Path | None) -
 
 
 def _is_database(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(16).startswith(b"SQLite format 3")
+    try:
+        with path.open("rb") as file:
+            return file.read(16).startswith(b"SQLite format 3")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
 
 
 def _store(path: Path, json_path: Path | None) -> None:
     with Store(path, read_only=True) as store:
         summary, meta, policy = store.summary(), store.meta, account(store)
-    gate = msgspec.json.decode(meta["gate"], type=GateInfo) if "gate" in meta else None
+    gate = noted(meta)
     lines = describe.store(summary, gate) + (describe.account(policy) if policy else [])
+    if "gate" in meta and gate is None:
+        lines.append("gate         damaged, or of another dripgate: classes are shown by number")
     show(lines, {"path": str(path), "info": summary, "policy": policy}, json_path)
 
 
@@ -79,6 +83,8 @@ def _salvage(path: Path, out: Path, json_path: Path | None) -> None:
         f"because their verdicts are lost",
         f"damaged      {found.damaged:,} samples or payloads were not whole",
     ]
+    if found.journal:
+        lines.append(f"journal      not used: {found.journal}")
     if found.limit is not None:
         lines.append(f"limit        none; it was {format_size(found.limit)}: give it to run again")
     show(lines, {"path": str(path), "out": str(out), "salvaged": found}, json_path)

@@ -1,76 +1,118 @@
-"""The options by which a user says which model, and opening it with the data it goes with."""
+"""The options by which a user says which model it is, and what its file cannot say."""
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dripgate.cli.reading import read
-from dripgate.data import Dataset, infer_input, open_source
 from dripgate.errors import UserError
-from dripgate.training.classifier import (
-    Classifier,
-    ModelInfo,
-    default_preprocessing,
-    load_classifier,
-)
-from dripgate.types import ImageInput, InputSpec, Normalize, Preprocessing
+
+if TYPE_CHECKING:  # the command line starts without the extra 'fit'
+    from dripgate.fit.brought import Said
 
 
-def open_model(
-    data: str, model: str, weights: Path | None, size: int | None, mean: str | None, std: str | None
-) -> tuple[Classifier, Dataset]:
-    """The classifier and the data decoded for it.
+class Described(NamedTuple):
+    """What the options say. size: (height, width) of images, where the file leaves them open."""
 
-    For weights that do not say what they take, the input is inferred from the data, the classes
-    are the data's, in sorted order, and images are normalised with mean and std.
-    """
-    source = open_source(data)
-
-    def describe(arch: str) -> ModelInfo:
-        spec = infer_input(source)
-        if size and isinstance(spec, ImageInput):
-            spec = ImageInput(height=size, width=size, channels=spec.channels)
-        classes = tuple(sorted({file.label for file in source.labelled()}))
-        return ModelInfo(
-            arch=arch, classes=classes, input=spec, preprocessing=_preprocessing(spec, mean, std)
-        )
-
-    classifier = load_classifier(model, weights, describe)
-    return classifier, read(data, spec=classifier.info.input)
-
-
-def _preprocessing(spec: InputSpec, mean: str | None, std: str | None) -> Preprocessing:
-    if isinstance(spec, ImageInput) and (mean or std):
-        return Normalize(
-            mean=_numbers(mean or "0", spec.channels, "--mean"),
-            std=_numbers(std or "1", spec.channels, "--std"),
-        )
-    return default_preprocessing(spec)
-
-
-def _numbers(text: str, channels: int, option: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    values = values * channels if len(values) == 1 else values
-    if len(values) != channels:
-        raise UserError(f"{option} is '{text}', expected one number, or {channels} with commas")
-    return values
+    model: str
+    weights: Path | None
+    trust: bool
+    size: tuple[int, int] | None
+    said: "Said"
+    classes: tuple[str, ...] | None
+    output: str | None
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--model, --weights and, for weights that say nothing of themselves, --size, --mean, --std."""
-    for option in reversed([
-        click.option("--model", required=True, help="Model file, or package.module:factory."),
-        click.option(
-            "--weights", type=click.Path(path_type=Path), help="The factory's weights, safetensors."
-        ),
-        click.option("--size", type=int, help="A factory's model: side of its square images."),
-        click.option("--mean", help="A factory's model: mean of 0…1 pixels, one or per channel."),
-        click.option("--std", help="A factory's model: deviation of 0…1 pixels."),
-    ]):  # fmt: skip
-        command = option(command)
-    return command
+    """--model and all that says more of it, as one argument ``described`` of the command."""
+
+    @wraps(command)  # with the options that it has already
+    def wrapped(**options: Any) -> Any:
+        taken = {name: options.pop(name) for name in _NAMES}
+        return command(described=_described(**taken), **options)
+
+    made: Callable[..., Any] = wrapped
+    for option in reversed(_OPTIONS):
+        made = option(made)
+    return made
+
+
+_NAMES = (
+    "model", "weights", "trust", "preprocess", "mean", "std", "range_", "layout", "bgr", "features",
+    "classes", "output", "size",
+)  # fmt: skip
+_OPTIONS = [
+    click.option(
+        "--model", required=True,
+        help="An .onnx or .tflite file, safetensors of 'train', timm:NAME, hf:FOLDER, or "
+        "package.module:factory.",
+    ),
+    click.option("--weights", type=click.Path(path_type=Path), help="Weights as safetensors."),
+    click.option("--trust", is_flag=True, help="Open a TorchScript archive, which holds code."),
+    click.option(
+        "--preprocess", default="auto", show_default=True,
+        help="What pixels become: imagenet, tf (-1…1), 0-1, 0-255, int8, caffe, each also with "
+        "' bgr'; auto takes what gives the best accuracy on DATA.",
+    ),
+    click.option("--mean", help="Mean of pixels from 0 to 1, one number or one per channel."),
+    click.option("--std", help="Their deviation."),
+    click.option("--range", "range_", help="What pixels 0 and 255 become, such as -1,1."),
+    click.option("--layout", type=click.Choice(["channels_first", "channels_last"]),
+                 help="Of the model's input, where its shape leaves it open."),
+    click.option("--bgr", is_flag=True, help="Blue comes first."),
+    click.option("--features", help="How sound becomes the model's input, such as 'mfcc "
+                 "window=30ms hop=20ms bins=40 coefficients=10'."),
+    click.option("--classes", type=click.Path(path_type=Path),
+                 help="The outputs' names, one per line; by default from the model's file, else "
+                 "DATA's folders in sorted order."),
+    click.option("--output", help="Name of the output with the classes, if there are several."),
+    click.option("--size", help="Images' height,width (or one side), where the model's file "
+                 "leaves them open."),
+]  # fmt: skip
+
+
+def _described(
+    model: str, weights: Path | None, trust: bool, preprocess: str, mean: str | None,
+    std: str | None, range_: str | None, layout: str | None, bgr: bool, features: str | None,
+    classes: Path | None, output: str | None, size: str | None,
+) -> Described:  # fmt: skip
+    from dripgate.fit.conventions import Pixels
+    from dripgate.fit.features import Features
+    from dripgate.fit.names import read_names
+
+    said: Said = preprocess
+    if any((mean, std, range_, layout, bgr)):
+        if preprocess != "auto":
+            raise UserError(
+                f"--preprocess {preprocess} beside --mean, --std, --range, --layout or --bgr; "
+                "say one or the other"
+            )
+        said = Pixels(
+            _numbers(mean or "0", "--mean"), _numbers(std or "1", "--std"),
+            _pair(range_, "--range") if range_ else None, layout, bgr,
+        )  # fmt: skip
+    if features:
+        said = Features.parse(features)
+    sides = _pair(size if "," in size else f"{size},{size}", "--size") if size else None
+    return Described(
+        model, weights, trust, (int(sides[0]), int(sides[1])) if sides else None, said,
+        read_names(classes) if classes else None, output,
+    )  # fmt: skip
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"{option} is '{text}', expected one number, or several with commas"
+        ) from None
+
+
+def _pair(text: str, option: str) -> tuple[float, float]:
+    values = _numbers(text, option)
+    if len(values) != 2 or (values[0] == values[1] and option == "--range"):
+        raise UserError(f"{option} is '{text}', expected two numbers with a comma")
+    return values[0], values[1]

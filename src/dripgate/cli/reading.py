@@ -1,31 +1,75 @@
-"""Reading DATA for a command: with progress, and with what was skipped."""
+"""Reading DATA for a command: with progress, and with what was found, and not used, in it."""
 
+from collections.abc import Callable
+from typing import Any
+
+import click
 import msgspec
 
+from dripgate.cli import describe
 from dripgate.cli.common import progress, say
-from dripgate.data import Dataset, infer_input, load, open_source
+from dripgate.data import READINGS, Dataset, Reading, infer, load, open_source, shadowed
+from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
 
-_SHOWN = 5
+folders_option = click.option(
+    "--folders", "reading", type=click.Choice(READINGS), default="auto", show_default=True,
+    help="Whether DATA's top folders are splits (train, test, …) or classes.",
+)  # fmt: skip
 
 
-def read(data: str, size: int | None = None, spec: InputSpec | None = None) -> Dataset:
-    """The decoded data set; says which files were skipped and why.
+def range_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--range, for 16-bit pictures."""
+    return click.option(
+        "--range", "values", default="auto", show_default=True, metavar="LOW,HIGH|auto",
+        help="Of 16-bit pictures: the values that become black and white; auto: those they use.",
+    )(command)  # fmt: skip
 
-    size: the side that images are resized to. spec: what the model takes; it goes before size.
+
+def read(
+    data: str,
+    size: int | None = None,
+    spec: InputSpec | None = None,
+    *,
+    reading: Reading = "auto",
+    values: str = "auto",
+) -> Dataset:
+    """The decoded data set; says what was found in it and what is not used (``Dataset.found``).
+
+    size: the side that images are resized to. values: what part of 16-bit pictures is used, as
+    --range says. spec: what the model takes; it goes before size.
     """
-    source = open_source(data)
-    spec = spec or infer_input(source)
-    if size and isinstance(spec, ImageInput):
-        spec = msgspec.structs.replace(spec, height=size, width=size)
+    if said := shadowed(data):
+        say(f"  note: {said}")
+    source, notes = open_source(data, reading=reading), list[str]()
+    used = parse_range(values)
+    if spec is None:
+        spec, notes = infer(source)
+        if isinstance(spec, ImageInput):
+            spec = msgspec.structs.replace(
+                spec, height=size or spec.height, width=size or spec.width
+            )
+    if used and isinstance(spec, ImageInput):
+        spec = msgspec.structs.replace(spec, range=used)
     with progress(None, f"reading {data}:") as seen:
         dataset = load(source, spec, progress=seen)
-    say(
-        f"{dataset.name}: {len(dataset.train):,} train and {len(dataset.test):,} test samples in "
-        f"{len(dataset.classes)} classes, {len(dataset.skipped)} files skipped"
+    found = msgspec.structs.replace(dataset.found, notes=(*notes, *dataset.found.notes))
+    for line in describe.data(found):
+        say(line)
+    return Dataset(
+        dataset.name, dataset.classes, spec, dataset.train, dataset.test, dataset.skipped, found
     )
-    for name, cause in dataset.skipped[:_SHOWN]:
-        say(f"  skipped {name}: {cause}")
-    if len(dataset.skipped) > _SHOWN:
-        say(f"  … and {len(dataset.skipped) - _SHOWN} more")
-    return dataset
+
+
+def parse_range(text: str) -> tuple[int, int] | None:
+    """LOW,HIGH; None for auto. Raises UserError."""
+    if text == "auto":
+        return None
+    parts = text.replace(":", ",").split(",")
+    if len(parts) == 2 and all(part.strip().isdigit() for part in parts):
+        low, high = map(int, parts)
+        if low < high <= 0xFFFF:
+            return low, high
+    raise UserError(
+        f"--range is '{text}', expected auto or two values of 16 bits such as 29300,29520"
+    )

@@ -9,14 +9,14 @@ import click
 from dripgate.cli import describe
 from dripgate.cli.broker import Troubles, security, security_options
 from dripgate.cli.common import Stop, json_option, say, show
-from dripgate.store import Store
+from dripgate.store import Store, parse_size
 from dripgate.stream.broker import name_of, parse_address
 
 
 @click.command("receive")
 @click.argument("address")
 @click.option("--store", required=True, type=click.Path(path_type=Path), help="Store to keep in.")
-@click.option("--limit", help="Most the store may take; beyond it the least valuable are lost.")
+@click.option("--limit", help="Most that all may take; beyond it the least valuable are lost.")
 @security_options
 @click.option("--interval", default=60.0, show_default=True, help="Seconds between two reports.")
 @json_option
@@ -27,14 +27,17 @@ def command(
     """Put what devices send to ADDRESS, mqtt://host/topic, into a store, until Ctrl-C or SIGTERM.
 
     Each sample once, with its verdict; a device forgets that it must be sent when it is here.
-    Records of samples that are sent without payload go to STORE.metadata.jsonl.
+    Records of samples that are sent without payload go to STORE.metadata.jsonl, which takes at most
+    a tenth of the limit: the oldest go.
     """
-    from dripgate.stream.receive import Receiver
+    from dripgate.stream.receive import METADATA_PART, Receiver
 
+    # A tenth is for records without payload, in a file of their own.
+    room = limit and parse_size(limit) * METADATA_PART // (METADATA_PART + 1)
     where, secure, stop = parse_address(address), security(options), Stop()
     say_trouble, reported = Troubles(), time.monotonic()
     with (
-        Store(store, limit) as opened,
+        Store(store, room) as opened,
         Receiver(
             opened, where, secure, name_of(opened, options["device"]),
             on_refused=lambda topic, cause: say(f"refused {topic}: {cause}"),

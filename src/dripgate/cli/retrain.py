@@ -15,9 +15,12 @@ from dripgate.cli.common import (
     seed_option,
     show,
 )
-from dripgate.cli.models import model_options, open_model
+from dripgate.cli.models import Described, model_options
+from dripgate.cli.reading import folders_option
 
 if TYPE_CHECKING:
+    from dripgate.data import Dataset, Reading
+    from dripgate.training.classifier import Classifier, ModelInfo
     from dripgate.training.retrain import Weigh
 
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="What the model was first trained on.")
 @model_options
+@folders_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New model file.")
 @click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
@@ -41,22 +45,22 @@ if TYPE_CHECKING:
 @seed_option
 @json_option
 def command(
-    store: Path, data: str, model: str, weights: Path | None, size: int | None, mean: str | None,
-    std: str | None, out: Path, gate_out: Path | None, labels: Path | None, from_scratch: bool,
-    steps: int | None, weigh: "Weigh", keep: str, seed: int, json_path: Path | None,
+    store: Path, data: str, described: Described, out: Path, gate_out: Path | None,
+    labels: Path | None, from_scratch: bool, steps: int | None, weigh: "Weigh", reading: "Reading",
+    keep: str, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
     import msgspec
 
     from dripgate.cli.fit import parse_keep
-    from dripgate.training.fit import fit
+    from dripgate.fit.fit import fit
     from dripgate.training.retrain import onward, read_labels, retrain
 
     for path in filter(None, (out, gate_out)):
         parent_of(path)
     given = read_labels(labels) if labels else {}
     wanted = parse_keep(keep)
-    classifier, dataset = open_model(data, model, weights, size, mean, std)
+    classifier, dataset = _trainable(described, data, reading)
     recipe = classifier.info.recipe if from_scratch else onward(classifier.info.recipe)
     recipe = msgspec.structs.replace(recipe, seed=seed, steps=steps or recipe.steps)
     with progress(recipe.steps, "retraining") as step:
@@ -78,7 +82,7 @@ def command(
     else:
         lines.append("the new model is worse: nothing was written, the old one stays")
     if result.better and gate_out:
-        gate = fit(result.classifier, dataset, keep=wanted, seed=seed, say=say)
+        gate = fit(result.classifier.exported(), dataset, keep=wanted, seed=seed, log=say)
         gate.save(gate_out)
         lines += [f"{gate_out}: written", *describe.gate(gate.info)]
     show(lines, {
@@ -89,3 +93,31 @@ def command(
         "model": str(out) if result.better else None,
         "gate": str(gate_out) if result.better and gate_out else None,
     }, json_path)  # fmt: skip
+
+
+def _trainable(described: Described, data: str, reading: "Reading") -> "tuple[Classifier, Dataset]":
+    """A torch classifier with its data; for weights that say nothing, what the data and options do.
+
+    Raises ModelError or UserError.
+    """
+    from dripgate.cli.reading import read
+    from dripgate.data import infer_input, open_source
+    from dripgate.fit.conventions import Layout, Pixels
+    from dripgate.training.classifier import ModelInfo, default_preprocessing, load_classifier
+    from dripgate.types import ImageInput
+
+    source = open_source(data, reading=reading)
+
+    def describe(arch: str) -> "ModelInfo":
+        spec = infer_input(source)
+        preprocessing = default_preprocessing(spec)
+        if isinstance(spec, ImageInput):
+            height, width = described.size or (spec.height, spec.width)
+            layout = Layout(height, width, spec.channels, "channels_first", "float32")
+            said = described.said if isinstance(described.said, Pixels) else Pixels()
+            spec, preprocessing = layout.input, said.on(layout)
+        classes = described.classes or tuple(sorted({file.label for file in source.labelled()}))
+        return ModelInfo(arch=arch, classes=classes, input=spec, preprocessing=preprocessing)
+
+    classifier = load_classifier(described.model, described.weights, describe)
+    return classifier, read(data, spec=classifier.info.input, reading=reading)

@@ -17,14 +17,17 @@ from dripgate.cli.broker import (
     sending,
     sending_options,
 )  # fmt: skip
-from dripgate.cli.common import Stop, json_option, say, show
+from dripgate.cli.common import Stop, json_option, parent_of, say, show
+from dripgate.cli.seen import Watching
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Address, Security, name_of, parse_address
 from dripgate.stream.loop import BATCH, Summary, run
+from dripgate.stream.reading import TIMES
 from dripgate.stream.service import Service
 from dripgate.stream.sources import How, check_source, open_source
+from dripgate.types import Sample, Verdict
 
 _SAID_EVERY = 1000
 
@@ -43,7 +46,23 @@ _SAID_EVERY = 1000
     metavar="keep|remove|move:DIR",
     help="What becomes of a file once the verdict about it is durable.",
 )
-@click.option("--batch", default=BATCH, show_default=True, help="Most samples decided together.")
+@click.option(
+    "--unreadable", default="keep", show_default=True, metavar="keep|move:DIR",
+    help="What becomes of a file that cannot be decoded; it is never removed.",
+)  # fmt: skip
+@click.option("--again", is_flag=True, help="Decide also about what this gate decided before.")
+@click.option(
+    "--settle", default=2.0, show_default=True, type=click.FloatRange(0),
+    help="Seconds that a file of a followed folder must not have changed for before it is read.",
+)  # fmt: skip
+@click.option(
+    "--time", "times", type=click.Choice(TIMES), default="read", show_default=True,
+    help="A sample's time: when it was read, the file's own time, or what its EXIF data say.",
+)  # fmt: skip
+@click.option(
+    "--batch", default=BATCH, show_default=True, type=click.IntRange(1),
+    help="Most samples decided together.",
+)  # fmt: skip
 @click.option(
     "--latency", default=0.0, type=click.FloatRange(0),
     help="Seconds that a sample may wait for others to share its commit.",
@@ -57,9 +76,13 @@ _SAID_EVERY = 1000
     help="Keep a scene once; share of distinct scenes that may be lost by it. 0 is off.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the audit and all other chance.")
-@click.option("--rate", type=int, help="Of pcm:-, in Hz; the gate's if not given.")
+@click.option("--rate", type=click.IntRange(1), help="Of pcm:-, in Hz; the gate's if not given.")
+@click.option("--channels", type=int, help="Of raw pcm:-, averaged; 1 if not given.")
 @click.option("--overlap", default=0.5, show_default=True, help="Of the windows of pcm:-.")
-@click.option("--every", default=0.0, help="Seconds between two frames of camera:…; 0 is all.")
+@click.option(
+    "--every", default=0.0, type=click.FloatRange(0),
+    help="Seconds between two frames of camera:…; 0 is all.",
+)  # fmt: skip
 @click.option("--queue", default="64MB", show_default=True, help="Memory for what waits.")
 @click.option(
     "--when-full",
@@ -74,7 +97,10 @@ _SAID_EVERY = 1000
 @sending_options
 @security_options
 @click.option("--metrics", type=click.Path(path_type=Path), help="File for Prometheus, NAME.prom.")
-@click.option("--interval", type=float, help="Seconds between two reports; 60 if it goes on.")
+@click.option(
+    "--interval", type=click.FloatRange(0, min_open=True),
+    help="Seconds between two reports; 60 if it goes on.",
+)  # fmt: skip
 @json_option
 def command(
     gate: Path, source: str, store: Path, limit: str | None, batch: int, json_path: Path | None,
@@ -83,7 +109,8 @@ def command(
     """Decide about every sample of SOURCE and store what GATE keeps.
 
     SOURCE is a folder or an archive, pcm:- (raw 16-bit PCM on standard input), camera:0 or
-    camera:film.mp4, or mqtt://host/topic. A run that was interrupted goes on where it stopped.
+    camera:film.mp4, or mqtt://host/topic. A run that was interrupted goes on where it stopped, and
+    a file that was decided by this gate and these options is not decided again, unless --again.
 
     With --keep, --budget, --audit or --duplicates a policy decides on top of the gate: shares and
     budgets are kept to, a scene is kept once, no class dries up, and a few samples are kept at
@@ -93,8 +120,11 @@ def command(
     age = options["max_age"] and parse_duration(options["max_age"])
     check_source(source)
     address = options["uplink"] and parse_address(options["uplink"])
+    if json_path and str(json_path) != "-":
+        parent_of(json_path)
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source
+    watching = Watching(opened.info.classes, opened.info.input)
     with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
         service = Service(
             kept,
@@ -102,10 +132,18 @@ def command(
             metrics=options["metrics"],
             interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
             max_age=age,
+            by_reading=options["times"] == "read",
             log=say,
         )
-        how = _how(options, secure, uplink.link.wait if uplink else stop.wait)
+        how = _how(options, secure, uplink.link.wait if uplink else stop.wait)._replace(
+            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=say
+        )
         with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
+
+            def told(pairs: list[tuple[Sample, Verdict]]) -> None:
+                service.verdicts(pairs)
+                watching(pairs)
+
             turn = service.turn if lasting else _progress(service)
             summary = run(
                 opened,
@@ -115,6 +153,7 @@ def command(
                 latency=options["latency"],
                 rules=rules,
                 embeddings=options["embeddings"] == "on",
+                on_verdicts=told,
                 on_turn=turn,
             )
         if uplink:
@@ -123,11 +162,12 @@ def command(
             service.report(summary)
         on_disk, left = kept.disk_bytes, kept.backlog
         sent = uplink.state if uplink else None
-    lines = describe.run(summary, store, on_disk)
+    seen = watching.after(None if lasting else Path(source).expanduser())
+    lines = describe.run(summary, store, on_disk) + seen.lines()
     show(
         lines + (describe.uplink(sent, left) if sent else []),
         {"gate": str(gate), "source": source, "store": str(store), "store_bytes": on_disk,
-         "summary": summary, "uplink": sent},
+         "summary": summary, "found": seen, "uplink": sent},
         json_path,
     )  # fmt: skip
     if sent:
@@ -151,7 +191,12 @@ def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], obje
     return How(
         follow=options["follow"],
         processed=options["processed"],
+        unreadable=options["unreadable"],
+        times=options["times"],
+        again=options["again"],
+        settle=options["settle"],
         rate=options["rate"],
+        channels=options["channels"],
         overlap=options["overlap"],
         every=options["every"],
         room=parse_size(options["queue"]),

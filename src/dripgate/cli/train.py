@@ -1,6 +1,7 @@
 """dripgate train: a first model, for those who have none."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,11 @@ from dripgate.cli.common import (
     seed_option,
     show,
 )
+from dripgate.cli.reading import folders_option, range_option, read
+from dripgate.files import write_whole
+
+if TYPE_CHECKING:
+    from dripgate.data import Reading
 
 
 @click.command("train")
@@ -23,27 +29,33 @@ from dripgate.cli.common import (
 @click.option("--lr", default=0.1, show_default=True, help="Highest learning rate.")
 @click.option("--flip", is_flag=True, help="Also mirror images (not for digits or text).")
 @click.option("--size", type=int, help="Side of the square that images are resized to.")
+@range_option
+@folders_option
 @click.option(
     "--holdout", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
     help="Share kept from training, for 'fit' to learn thresholds on.",
 )  # fmt: skip
+@click.option("--onnx", type=click.Path(path_type=Path), help="Also write it as an ONNX file.")
 @seed_option
 @json_option
 def command(
     data: str, out: Path, arch: str, steps: int, batch: int, lr: float, flip: bool,
-    size: int | None, holdout: float, seed: int, json_path: Path | None,
+    size: int | None, values: str, reading: "Reading", holdout: float, onnx: Path | None, seed: int,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train a reference net on DATA: a folder, an archive, or a name such as mnist or digits."""
-    from dripgate.cli.reading import read
     from dripgate.training.first import train_first
     from dripgate.training.train import Recipe
 
-    parent_of(out)
-    dataset = read(data, size)
+    for path in filter(None, (out, onnx)):
+        parent_of(path)
+    dataset = read(data, size, reading=reading, values=values)
     recipe = Recipe(steps=steps, batch=batch, lr=lr, flip=flip, seed=seed)
     with progress(steps, "training") as step:
         trained = train_first(dataset, arch, recipe, holdout=holdout, progress=step)
     trained.classifier.save(out)
+    if onnx:
+        write_whole(onnx, trained.classifier.exported().file())
     line = (
         f"{out}: {arch}, {len(dataset.classes)} classes, accuracy {percent(trained.accuracy)} on "
         f"{len(dataset.test):,} test samples, {trained.seconds:.1f} s"
@@ -52,5 +64,5 @@ def command(
         "model": str(out), "data": data, "arch": arch, "steps": steps, "seed": seed,
         "classes": dataset.classes, "trained_on": trained.samples, "tested": len(dataset.test),
         "accuracy": trained.accuracy, "seconds": trained.seconds,
-        "skipped": [entry._asdict() for entry in dataset.skipped],
+        "found": dataset.found, "skipped": [entry._asdict() for entry in dataset.skipped],
     }, json_path)  # fmt: skip

@@ -1,55 +1,44 @@
 """A data set decoded once: arrays on disk, their labels, and deterministic splits by content.
 
-The decoded samples of one source, one input and one version of the decoders are kept under
-``decoded/`` in the cache as raw values and one JSON table, written aside, synced and renamed. No
-side of a split depends on the order of the files or on which others are there.
+A recording that is longer than the input is several samples: windows that overlap. No side of a
+split depends on the order of the files or on which others are there; the windows of a recording
+are on one side.
 """
 
 import hashlib
 import io
-import os
-import re
-import shutil
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
-from math import prod
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, NamedTuple
+from typing import IO
 
-import msgspec
 import numpy as np
 
-from dripgate.data.files import Side
+from dripgate.data import cache as decoded
+from dripgate.data.found import Found
 from dripgate.data.infer import infer_input
-from dripgate.data.named import cache_root
+from dripgate.data.layout import Reading
+from dripgate.data.names import LabelledFile
 from dripgate.data.sources import Source, open_source
-from dripgate.data.split import Split, uniform
+from dripgate.data.split import Split, set_aside
+from dripgate.data.summary import summary
+from dripgate.data.table import Skipped, Table
 from dripgate.errors import DataError, UnreadableError
-from dripgate.files import write_whole
-from dripgate.media import decode
-from dripgate.types import Array, InputSpec
+from dripgate.media import decode, remarks, windows
+from dripgate.types import Array, ImageInput, InputSpec
 
 Progress = Callable[[int], None]
 
-CACHE_VERSION = 1
 TEST_SHARE = 0.2
 #: A source whose first files are all unreadable is given up after this many.
 PATIENCE = 1_000
 
 
-class Skipped(NamedTuple):
-    """A file that was left out, and why."""
-
-    name: str
-    cause: str
-
-
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A decoded data set; y indexes ``classes``, which are sorted."""
+    """A decoded data set; y indexes ``classes``, which are sorted. found: the summary of what was
+    there, what of it is not used, and what was guessed.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -57,17 +46,7 @@ class Dataset:
     train: Split
     test: Split
     skipped: tuple[Skipped, ...]
-
-
-class _Table(msgspec.Struct):
-    """What is known of each decoded sample, column by column, and the files left out."""
-
-    labels: list[str] = []
-    sides: list[Side | None] = []
-    ids: list[str] = []
-    names: list[str] = []
-    sizes: list[int] = []
-    skipped: list[Skipped] = []
+    found: Found = field(default_factory=lambda: Found(name=""))
 
 
 def load(
@@ -76,133 +55,97 @@ def load(
     *,
     progress: Progress | None = None,
     cache: bool = True,
+    reading: Reading = "auto",
 ) -> Dataset:
     """Read DATA and decode all of it, or take it from the cache of an earlier time.
 
     spec: what every sample becomes; by default infer_input's guess. progress: is given the
-    number of files read so far. Without a test part, a fifth of the contents, chosen by their
+    number of files read so far. reading: whether top folders are splits or classes, where DATA
+    is not a source already. Without a test part, a fifth of the contents, chosen by their
     hash, are test. Unreadable files are skipped and listed. Raises DataError where most files
     are unreadable, there are fewer than two classes, or test has a class that train has not.
     """
-    source = open_source(data) if isinstance(data, str | Path) else data
+    source = open_source(data, reading=reading) if isinstance(data, str | Path) else data
     spec = spec or infer_input(source)
-    read = _through_cache if cache else _into_memory
-    return _assemble(source.name, spec, *read(source, spec, progress))
 
+    def decode_into(sink: IO[bytes]) -> Table:
+        return _decode_all(source, spec, sink, progress)
 
-# Decoding, and the cache of it ------------------------------------------------------------------
+    if cache:
+        table, x = decoded.through(source, spec, decode_into)
+    else:
+        sink = io.BytesIO()
+        table = decode_into(sink)
+        x = np.frombuffer(sink.getbuffer(), spec.dtype).reshape(-1, *spec.shape)
+    return _assemble(source.name, spec, table, x)
 
 
 def _decode_all(
     source: Source, spec: InputSpec, sink: IO[bytes], progress: Progress | None
-) -> _Table:
+) -> Table:
     """Write every decoded sample to ``sink``, one after the other."""
-    table, seen = _Table(), 0
-    for seen, file in enumerate(source.labelled(), 1):
+    table, seen = Table(), 0
+    for seen, file in enumerate(source.labelled(table.finding), 1):
         try:
             if file.problem:
                 raise UnreadableError(file.problem)
-            sink.write(decode(file.payload, spec).tobytes())
+            _decode(file, spec, sink, table)
         except UnreadableError as error:
-            table.skipped.append(Skipped(file.name, str(error)))
+            table.skipped.append(Skipped(file.name, str(error), file.label))
             if seen == PATIENCE == len(table.skipped):
                 break
-        else:
-            table.labels.append(file.label)
-            table.sides.append(file.split)
-            table.ids.append(hashlib.sha256(file.payload).hexdigest())
-            table.names.append(file.name)
-            table.sizes.append(len(file.payload))
         if progress:
             progress(seen)
-    if len(table.skipped) > len(table.ids) or not seen:
-        first = ": ".join(table.skipped[0]) if seen else "there is none"
+    table.files = seen
+    if len(table.skipped) > seen - len(table.skipped) or not seen:
+        first = f"{table.skipped[0].name}: {table.skipped[0].cause}" if seen else "there is none"
         raise DataError(
             f"{source.name}: {len(table.skipped):,} of {seen:,} files cannot be read as "
-            f"{_described(spec)} (the first, {first}); give files of that kind"
+            f"{decoded.described(spec)} (the first, {first}); give files of that kind"
         )
     return table
 
 
-def _described(spec: InputSpec) -> str:
-    return msgspec.json.encode(spec).decode()
-
-
-def _into_memory(
-    source: Source, spec: InputSpec, progress: Progress | None
-) -> tuple[_Table, Array]:
-    sink = io.BytesIO()
-    table = _decode_all(source, spec, sink, progress)
-    return table, np.frombuffer(sink.getbuffer(), spec.dtype).reshape(-1, *spec.shape)
-
-
-def _through_cache(
-    source: Source, spec: InputSpec, progress: Progress | None
-) -> tuple[_Table, Array]:
-    folder = cache_root() / "decoded" / _key(source, spec)
+def _decode(file: LabelledFile, spec: InputSpec, sink: IO[bytes], table: Table) -> None:
+    """All samples of a file. Of one that is damaged at its end, those before it stay."""
+    origin, count = hashlib.sha256(file.payload).hexdigest(), 0
     try:
-        found = _read(folder, spec)
-        if found is None:
-            _write(folder, source, spec, progress)
-            found = _read(folder, spec)
-    except OSError as error:
-        found = None
-        warnings.warn(
-            f"{folder}: the cache cannot be used ({error.strerror}); decoding into memory, which "
-            "the next start has to do again; set DRIPGATE_CACHE to a folder with space",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return found or _into_memory(source, spec, progress)
+        for window in windows(file.payload, spec):
+            sink.write(decode(window.payload, spec).tobytes())
+            id_ = origin if window.whole else hashlib.sha256(window.payload).hexdigest()
+            table.labels.append(file.label)
+            table.sides.append(file.split)
+            table.ids.append(id_)
+            table.origins.append(origin)
+            table.names.append(window.name(file.name))
+            table.sizes.append(len(window.payload))
+            count += 1
+    finally:
+        if count > 1:
+            table.windows += count
+            table.finding.remarks.add(table.LONG, file.name)
+    if isinstance(spec, ImageInput):
+        for remark in remarks(file.payload, spec):
+            table.finding.remarks.add(remark, file.name)
 
 
-def _key(source: Source, spec: InputSpec) -> str:
-    """A folder name that changes with the data, the input, and the code that decodes."""
-    decoders = (CACHE_VERSION, version("pillow"), version("soundfile"), version("numpy"))
-    text = f"{source.fingerprint()} {_described(spec)} {decoders}"
-    readable = re.sub(r"[^\w-]", "_", source.name)
-    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-
-
-def _read(folder: Path, spec: InputSpec) -> tuple[_Table, Array] | None:
-    """Table and samples, mapped copy-on-write; None where they are not there, or not whole."""
-    try:
-        table = msgspec.json.decode((folder / "table.json").read_bytes(), type=_Table)
-        shape = (len(table.ids), *spec.shape)
-        if (folder / "x.bin").stat().st_size != prod(shape) * spec.dtype.itemsize:
-            return None
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
-    return table, np.asarray(np.memmap(folder / "x.bin", spec.dtype, "c", shape=shape))
-
-
-def _write(folder: Path, source: Source, spec: InputSpec, progress: Progress | None) -> None:
-    """Decode into a temporary folder beside ``folder`` and rename it: never half there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".part-", dir=folder.parent) as temporary:
-        part = Path(temporary, "part")
-        part.mkdir()
-        with (part / "x.bin").open("wb") as sink:
-            table = _decode_all(source, spec, sink, progress)
-            sink.flush()
-            os.fsync(sink.fileno())
-        write_whole(part / "table.json", msgspec.json.encode(table))
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-
-
-def _assemble(name: str, spec: InputSpec, table: _Table, x: Array) -> Dataset:
+def _assemble(name: str, spec: InputSpec, table: Table, x: Array) -> Dataset:
     """Labels to indices, and the two sides."""
     classes = tuple(sorted(set(table.labels)))
     if len(classes) < 2:
-        raise DataError(f"{name}: one class only ({classes[0]!r}); a classifier needs two or more")
+        raise DataError(
+            f"{name}: one class only ({classes[0]!r}); a classifier needs two or more"
+            f"{_unreadable_classes(table)}"
+        )
     y = np.searchsorted(np.array(classes), np.array(table.labels)).astype(np.int64)
-    everything = Split.of(x, y, np.array(table.ids), table.names, np.array(table.sizes, np.int64))
+    everything = Split.of(
+        x, y, np.array(table.ids), table.names, np.array(table.sizes, np.int64),
+        np.array(table.origins),
+    )  # fmt: skip
     test = np.array([side == "test" for side in table.sides])
-    if not test.any():
-        test = uniform(everything.ids, "test") < TEST_SHARE
-        # A class of so few samples that all of them were chosen is for training.
-        test &= np.isin(y, y[~test])
+    given = bool(test.any())
+    if not given:
+        test = set_aside(everything.origins, y, TEST_SHARE, "test")
         if not test.any():
             raise DataError(f"{name}: too few samples ({len(y)}) to set some aside; add a test/")
     if len(untaught := np.setdiff1d(y[test], y[~test])):
@@ -212,4 +155,10 @@ def _assemble(name: str, spec: InputSpec, table: _Table, x: Array) -> Dataset:
             "the same class folders"
         )
     train, held_out = everything.take(~test), everything.take(test)
-    return Dataset(name, classes, spec, train, held_out, tuple(table.skipped))
+    found = summary(name, spec, classes, train, held_out, table)
+    return Dataset(name, classes, spec, train, held_out, tuple(table.skipped), found)
+
+
+def _unreadable_classes(table: Table) -> str:
+    lost = sorted({entry.label for entry in table.skipped} - set(table.labels))
+    return f"; no file of {', '.join(lost[:5])} can be read" if lost else ""

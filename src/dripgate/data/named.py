@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import platformdirs
 
-from dripgate.data.files import ARCHIVES
+from dripgate.data.names import ARCHIVES
 from dripgate.errors import DataError
 
 Progress = Callable[[int], None]

@@ -9,13 +9,15 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, ClassVar, cast
 
 import numpy as np
 
-from dripgate.data.files import LabelledFile, Side, fingerprint, iter_files
+from dripgate.data.files import fingerprint, iter_files
+from dripgate.data.found import Finding
+from dripgate.data.names import LabelledFile, Side
 from dripgate.errors import DataError, MissingExtra
 from dripgate.media import encode_png
 from dripgate.types import Array
@@ -27,13 +29,21 @@ class Idx:
     def __init__(self, name: str, path: Path, pairs: list[tuple[Path, Path]]) -> None:
         self.name, self.path, self._pairs = name, path, pairs
 
-    def labelled(self) -> Iterator[LabelledFile]:
+    def labelled(self, finding: Finding | None = None) -> Iterator[LabelledFile]:
         """Names are ``<split>/<label>/<index>.png``."""
+        if finding:
+            for path in sorted(self.path.iterdir()):
+                if "idx" not in path.name:
+                    finding.unused.add("beside the idx files", path.name)
         for images, labels in self._pairs:
             side = _side_of(images.name)
             for i, (image, label) in enumerate(_read_idx_pair(images, labels)):
                 name = f"{side or 'all'}/{label}/{i:05d}.png"
                 yield LabelledFile(side, str(label), name, encode_png(image))
+
+    def examples(self, each: int) -> Iterator[LabelledFile]:
+        """The first ones: all are alike."""
+        return islice(self.labelled(), each)
 
     def fingerprint(self) -> str:
         """Of the listing: names, sizes and times of change."""
@@ -98,12 +108,14 @@ class CifarBinary:
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
 
-    def labelled(self) -> Iterator[LabelledFile]:
+    def labelled(self, finding: Finding | None = None) -> Iterator[LabelledFile]:
         """Names are ``<split>/<class>/<index>.png``."""
         index = {"train": count(), "test": count()}
         for member in iter_files(self.path):
             side = _side_of(member.name.replace("data_batch", "train"))
             if not member.name.endswith(".bin") or side is None:
+                if finding:
+                    finding.unused.add("no batch of images", member.name)
                 continue
             with _reading(self.path):
                 records = np.frombuffer(member.payload, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
@@ -112,6 +124,10 @@ class CifarBinary:
                 pixels = record[1:].reshape(3, 32, 32).transpose(1, 2, 0)
                 name = f"{side}/{label}/{next(index[side]):05d}.png"
                 yield LabelledFile(side, label, name, encode_png(np.ascontiguousarray(pixels)))
+
+    def examples(self, each: int) -> Iterator[LabelledFile]:
+        """The first ones: all are alike."""
+        return islice(self.labelled(), each)
 
     def fingerprint(self) -> str:
         """Of the archive's name, size and time of change."""
@@ -124,7 +140,7 @@ class Digits:
     name = "digits"
     path = None
 
-    def labelled(self) -> Iterator[LabelledFile]:
+    def labelled(self, finding: Finding | None = None) -> Iterator[LabelledFile]:
         """Names are ``<label>/<index>.png``; raises MissingExtra without scikit-learn."""
         try:
             from sklearn.datasets import load_digits
@@ -134,6 +150,10 @@ class Digits:
         images = np.rint(data.images * (255 / 16)).astype(np.uint8)
         for i, (image, label) in enumerate(zip(images, data.target, strict=True)):
             yield LabelledFile(None, str(label), f"{label}/{i:05d}.png", encode_png(image))
+
+    def examples(self, each: int) -> Iterator[LabelledFile]:
+        """The first ones: all are alike."""
+        return islice(self.labelled(), each)
 
     def fingerprint(self) -> str:
         """Constant: the data set has not changed since 1998."""

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from dripgate.data import load
-from dripgate.demo.plan import PLANS, split
+from dripgate.demo.plan import PLANS, load_labelled, split
+from dripgate.fit.fit import fit
 from dripgate.gate import Gate
 from dripgate.store import Store
 from dripgate.stream.loop import run
 from dripgate.stream.sources import watch
 from dripgate.training.first import train_first
-from dripgate.training.fit import fit
 from dripgate.training.train import Recipe
 
 
@@ -25,11 +24,11 @@ def first_look(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     plan = PLANS["digits"]
     labelled, stream = split("digits", plan, 0, folder)
-    dataset = load(labelled)
+    dataset = load_labelled("digits", labelled, plan)
     say("training a small classifier")
     first = train_first(dataset, plan.arch, Recipe(steps=plan.steps, lr=plan.lr, seed=0))
     first.classifier.save(folder / "model.safetensors")
-    gate = fit(first.classifier, dataset, seed=0)
+    gate = fit(first.classifier.exported(), dataset, seed=0)
     gate.save(folder / "gate.onnx")
     say("running over the stream")
     unnamed = folder / "unnamed.zip"

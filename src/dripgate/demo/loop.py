@@ -19,6 +19,7 @@ from dripgate.data import Dataset, Split, load
 from dripgate.demo.plan import PLANS, Plan, load_labelled, split
 from dripgate.demo.result import Noted, Streamed, report_of
 from dripgate.errors import MissingExtra, UserError
+from dripgate.fit.fit import fit, run_all
 from dripgate.gate import Gate
 from dripgate.policy import Rules
 from dripgate.report import Outcome, write
@@ -28,7 +29,6 @@ from dripgate.stream.loop import Summary, run
 from dripgate.stream.sources import watch
 from dripgate.training.classifier import Classifier
 from dripgate.training.first import First, train_first
-from dripgate.training.fit import fit, run_all
 from dripgate.training.retrain import Retrained, onward, retrain
 from dripgate.training.train import Progress, Recipe
 
@@ -137,7 +137,7 @@ def _fit(
     classifier: Classifier, dataset: Dataset, seed: int, out: Path, say: Say
 ) -> tuple[Gate, float]:
     started = time.perf_counter()
-    gate = fit(classifier, dataset, seed=seed, say=lambda text: say(f"      {text}"))
+    gate = fit(classifier.exported(), dataset, seed=seed, log=lambda text: say(f"      {text}"))
     gate.save(out / "gate.onnx")
     return Gate.load(out / "gate.onnx", threads=0), time.perf_counter() - started
 

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from dripgate.data import class_of
 from dripgate.gate import Gate
 from dripgate.report import (
     ClassShare,
@@ -84,5 +84,5 @@ def _example(gate: Gate, sample: Sample, verdict: Verdict) -> Example:
         verdict=verdict,
         array=array,
         heatmap=gate(array[None]).heatmap[0],
-        label=PurePosixPath(sample.source).parent.name or None,
+        label=class_of(sample.source, gate.info.classes),
     )

@@ -4,10 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from dripgate.export.names import ending
-from dripgate.gate_info import GateInfo
+from dripgate.gate_info import noted
 from dripgate.store import BROKEN, Store
 from dripgate.store.records import StoredSample
 from dripgate.text import one_line
@@ -18,8 +16,8 @@ MEDIA = "data"
 
 def classes_of(store: Store) -> tuple[str, ...]:
     """The gate's classes, where the store says which gate filled it."""
-    text = store.meta.get("gate")
-    return msgspec.json.decode(text, type=GateInfo).classes if text else ()
+    info = noted(store.meta)
+    return info.classes if info else ()
 
 
 def all_classes(store: Store) -> list[str]:

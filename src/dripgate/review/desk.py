@@ -17,7 +17,7 @@ import msgspec
 
 from dripgate.errors import StoreError, UnreadableError
 from dripgate.gate import Gate
-from dripgate.gate_info import GateInfo
+from dripgate.gate_info import noted
 from dripgate.review import pictures
 from dripgate.review.neighbours import Neighbours
 from dripgate.review.progress import Progress, progress, strata
@@ -95,8 +95,8 @@ class Desk:
             meta = store.meta
         self.path, self._gate = path, gate
         self.info = gate.info if gate else None
-        if "gate" in meta and gate is None:
-            self.info = msgspec.json.decode(meta["gate"], type=GateInfo)
+        if gate is None:
+            self.info = noted(meta)
         self._other = bool(gate and meta.get("gate_id", gate.id) != gate.id)
         self._look = _Worker(partial(Store, path, read_only=True))
         self._scan = _Worker(partial(Store, path, read_only=True))

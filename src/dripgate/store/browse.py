@@ -8,11 +8,12 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
+from dripgate.store.checking import steps
 from dripgate.store.reading import Embeddings, Reader, digest
 from dripgate.types import Array
 
@@ -20,10 +21,9 @@ Order = Literal["newest", "oldest", "strangest", "highest", "lowest", "name", "m
 ORDERS: tuple[Order, ...] = (
     "newest", "oldest", "strangest", "highest", "lowest", "name", "measure",
 )  # fmt: skip
-_PART = 20_000
 _ROW = (
-    "key, id, source, time, decision, pool, reason, score, quality, predicted, propensity, detail,"
-    " label, bytes"
+    "key, lower(hex(id)), source, time, decision, pool, reason, score, quality, predicted,"
+    " propensity, detail, label, bytes"
 )
 _BY_KEYS = f"SELECT {_ROW} FROM samples WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
 _BY_ID = f"SELECT {_ROW} FROM samples WHERE id = ?"  # noqa: S608 - our own constant
@@ -33,14 +33,15 @@ _BY: dict[str, str] = {
     "lowest": "score", "name": "source", "measure": "id",
 }  # fmt: skip
 _WANTED = """
-WHERE key > :after AND key <= :upto
+WHERE key BETWEEN :low AND :high
   AND (:pool IS NULL OR pool = :pool) AND (:reason IS NULL OR reason = :reason)
   AND (:predicted IS NULL OR predicted = :predicted) AND (:label IS NULL OR label = :label)
   AND (:labelled IS NULL OR (label IS NOT NULL) = :labelled)
   AND (:search = '' OR instr(lower(source), :search))"""
 _TALLY = """
-SELECT pool, reason, predicted, label, count(*) FROM samples WHERE key > :after AND key <= :upto
+SELECT pool, reason, predicted, label, count(*) FROM samples WHERE key BETWEEN :low AND :high
 GROUP BY 1, 2, 3, 4"""
+_Counted: Any = tuple[str, str, int, str | None, int]
 #: The strata of an audit, in the order of the ids: those are hashes, so it is chance.
 _CHANCE = """
 SELECT id, source, predicted, propensity, label FROM samples
@@ -98,7 +99,7 @@ class Tally(msgspec.Struct, kw_only=True):
     label: Counter[str] = msgspec.field(default_factory=Counter)
 
 
-class Drawn(msgspec.Struct, frozen=True):
+class Drawn(NamedTuple):
     """A sample as an audit needs it."""
 
     id: bytes
@@ -118,12 +119,15 @@ class Browsing(Reader):
         for certain stand for.
         """
         asked = msgspec.structs.asdict(look) | {"search": look.search.lower()}
+        kind: Any = {"name": str, "measure": bytes}.get(look.order, float | None)
+        found: Any = list[tuple[int, int, str, kind]]
         rows: list[tuple[Any, ...]] = []
-        for after, upto in self._parts():
-            rows += self._query(
+        for step in steps(self._query):
+            part = self._query(
                 f"SELECT key, label IS NOT NULL, pool, {_BY[look.order]} FROM samples {_WANTED}",  # noqa: S608
-                asked | {"after": after, "upto": upto},
+                asked | step,
             )
+            rows += self._typed(found, part)
         if not rows:
             return np.zeros(0, np.int64)
         keys = np.array([row[0] for row in rows], np.int64)
@@ -139,19 +143,19 @@ class Browsing(Reader):
     def rows(self, keys: Sequence[int]) -> list[Row | None]:
         """Samples by key, in order; None for one that is gone meanwhile."""
         text = msgspec.json.encode(list(keys)).decode()
-        found = {row[0]: _row(row) for row in self._query(_BY_KEYS, (text,))}
+        found = {row[0]: self._row(row) for row in self._query(_BY_KEYS, (text,))}
         return [found.get(key) for key in keys]
 
     def row(self, id: str) -> Row | None:
         """A sample by id; None where there is none."""
         found = self._query(_BY_ID, (digest(id),))
-        return _row(found[0]) if found else None
+        return self._row(found[0]) if found else None
 
     def tally(self) -> Tally:
         """Counts over all samples."""
         tally = Tally()
-        for after, upto in self._parts():
-            rows = self._query(_TALLY, {"after": after, "upto": upto})
+        for step in steps(self._query):
+            rows = self._typed(list[_Counted], self._query(_TALLY, step))
             for pool, reason, predicted, label, count in rows:
                 tally.total += count
                 tally.pool[pool] += count
@@ -192,18 +196,12 @@ class Browsing(Reader):
 
     def _drawn(self, sql: str, **asked: Any) -> Iterator[Drawn]:
         after = b""
-        while rows := self._query(sql, asked | {"after": after}):
-            yield from (Drawn(*row) for row in rows)
-            after = rows[-1][0]
+        while rows := self._typed(list[Drawn], self._query(sql, asked | {"after": after})):
+            yield from rows
+            after = rows[-1].id
 
-    def _parts(self) -> Iterator[tuple[int, int]]:
-        """Ranges of keys, some samples each: keys are never used twice, so there may be gaps."""
-        first, last = self._query(
-            "SELECT (SELECT coalesce(min(key), 0) FROM samples),"
-            " (SELECT coalesce(max(key), -1) FROM samples)"
-        )[0]
-        for after in range(first - 1, last, _PART):
-            yield after, after + _PART
+    def _row(self, row: tuple[Any, ...]) -> Row:
+        return self._typed(Row, dict(zip(Row.__struct_fields__, row, strict=True)))
 
 
 def _places(values: list[Any]) -> Array:
@@ -222,8 +220,3 @@ def _by_turns(place: Array, chance: Array, shares: tuple[float, float]) -> Array
         rank[np.argsort(place[of], kind="stable")] = np.arange(len(rank))
         turns[of] = (rank + 0.5) / max(share, 1e-9)
     return turns
-
-
-def _row(row: tuple[Any, ...]) -> Row:
-    names = Row.__struct_fields__
-    return Row(**dict(zip(names, (row[0], row[1].hex(), *row[2:]), strict=True)))

@@ -171,12 +171,12 @@ class Labels(Labelling):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).resolve()
+        super().__init__(Path(path).resolve())
         self.read_only = False
         self._limit = None
         with schema.sqlite_errors(self.path), ExitStack() as stack:
-            self._db = schema.connect(self.path, create=False)
-            stack.callback(self._db.close)
+            self._connection = schema.connect(self.path, create=False)
+            stack.callback(self._connection.close)
             schema.make_durable(self._db)
             stack.callback(self._remove_journal)
             self._open = stack.pop_all()
@@ -192,5 +192,8 @@ class Labels(Labelling):
         if self._limit is not None:
             with schema.sqlite_errors(self.path):
                 pages = space.max_pages(self._limit)
-                schema.patiently(self._db, f"PRAGMA max_page_count = {pages}")
+                self._patiently(f"PRAGMA max_page_count = {pages}")
         return super()._change(wanted, expected, who, undoes)
+
+    def _patiently(self, statement: str) -> None:
+        schema.promptly(self._db, statement)

@@ -2,19 +2,34 @@
 reader, however slow, keeps the writer from committing.
 """
 
+import os
 import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
+import msgspec
 import numpy as np
 
 from dripgate.errors import StoreError
-from dripgate.store.records import Change, Outcome, StoredSample, Summary, stored_sample
-from dripgate.store.schema import COLUMNS, snapshot, sqlite_errors
+from dripgate.store.checking import problems, steps
+from dripgate.store.records import (
+    Change,
+    Ledger,
+    StoredSample,
+    Summary,
+    stored_sample,
+    typed,
+)
+from dripgate.store.schema import COLUMNS, file_size, snapshot, sqlite_errors
+from dripgate.store.space import LEDGER, SMALLEST
 from dripgate.types import Array, Decision
+
+T = TypeVar("T")
 
 _NEXT = f"""
 SELECT key, {COLUMNS} FROM samples JOIN payloads USING (key)
@@ -25,24 +40,24 @@ _PENDING = f"""
 SELECT key, {COLUMNS} FROM samples INDEXED BY samples_pending JOIN payloads USING (key)
 WHERE uploaded = 0 AND key > :after
 ORDER BY key"""  # noqa: S608 - our own constant
-_STRAYS = """
-SELECT 'samples without a payload', count(*) FROM samples WHERE key NOT IN
-  (SELECT key FROM payloads)
-UNION ALL SELECT 'payloads without a sample', count(*) FROM payloads WHERE key NOT IN
-  (SELECT key FROM samples)
-UNION ALL SELECT 'embeddings without a sample', count(*) FROM embeddings WHERE key NOT IN
-  (SELECT key FROM samples)
-UNION ALL SELECT 'bytes that the shares are wrong by', abs(sum(
-  CASE name WHEN 'audited' THEN value ELSE 0 END) - (SELECT coalesce(sum(footprint), 0)
-  FROM samples WHERE pool = 'audit')) + abs(sum(
-  CASE name WHEN 'quarantined' THEN value ELSE 0 END) - (SELECT coalesce(sum(footprint), 0)
-  FROM samples WHERE pool = 'quarantine')) FROM settings"""
 _GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
-_OUTCOMES = """
-SELECT source, decision, reason, predicted, propensity, label FROM samples ORDER BY key"""
+_LABELS = """
+SELECT label, count(*) FROM samples WHERE key BETWEEN :low AND :high AND label IS NOT NULL
+GROUP BY 1"""
+_COUNTS = """
+SELECT decision, reason, predicted, count(*), count(label), sum(uploaded), sum(bytes)
+FROM samples WHERE key BETWEEN :low AND :high GROUP BY 1, 2, 3"""
+_DECIDED = "SELECT upto, open, marks FROM decided WHERE upto > ? ORDER BY upto LIMIT 1000"
 _EMBEDDINGS = "SELECT key, width, numbers FROM embeddings WHERE key > ? ORDER BY key LIMIT ?"
 #: Samples are read in parts of about so many rows or bytes.
 _PART_ROWS, _PART_BYTES = 256, 2**20
+_Changed: Any = tuple[int, float, str, int]
+_Relabelled: Any = tuple[bytes, str | None, str | None]
+_Embedded: Any = tuple[int, int, bytes]
+_Marks: Any = Annotated[bytes, msgspec.Meta(max_length=LEDGER)]
+_Noted: Any = tuple[int, Literal[0, 1], _Marks]
+_Whole: Any = int | None
+_Limit: Any = Annotated[int, msgspec.Meta(ge=SMALLEST)] | None
 _FILES = ("", "-journal", "-wal", "-shm", "-lock")
 
 
@@ -62,12 +77,41 @@ class Reader:
     """The reading half of a store."""
 
     path: Path
-    _db: sqlite3.Connection
+    _connection: sqlite3.Connection
     _open: ExitStack
+    _closed = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._owner = os.getpid(), threading.get_ident()
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""
-        self._open.close()
+        if not self._closed:
+            self._owned()
+            self._open.close()
+            self._closed = True
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        self._owned()
+        if self._closed:
+            raise StoreError(f"{self.path} is closed; open it again: Store(path)")
+        return self._connection
+
+    def _owned(self) -> None:
+        """Raise StoreError where this is not the thread that opened the store."""
+        process, thread = self._owner
+        if process != os.getpid():
+            raise StoreError(
+                f"{self.path} was opened by another process, before a fork; open it where it is "
+                "used: only one may write, any number may read with read_only=True"
+            )
+        if thread != threading.get_ident():
+            raise StoreError(
+                f"{self.path} was opened in another thread; use it in that one, or open it with "
+                "read_only=True in each that reads"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +143,8 @@ class Reader:
         """The sample with this id, 64 hex digits; None where there is none."""
         key = digest(id)
         rows = self._query(_GET, (key,)) if key is not None else []
-        return stored_sample(rows[0]) if rows else None
+        with sqlite_errors(self.path):
+            return stored_sample(rows[0]) if rows else None
 
     def samples(
         self, *, decision: Decision | None = None, labelled: bool | None = None
@@ -110,9 +155,9 @@ class Reader:
         put meanwhile comes at the end; what is evicted meanwhile may still be met.
         """
         wanted = {"decision": decision and decision.value, "labelled": labelled, "after": 0}
-        while rows := self._part(_NEXT, wanted):
-            yield from (stored_sample(row[1:]) for row in rows)
-            wanted["after"] = rows[-1][0]
+        while found := self._part(_NEXT, wanted):
+            yield from (stored for _, stored in found)
+            wanted["after"] = found[-1][0]
 
     def pending(self, limit: int, *, after: str | None = None) -> list[StoredSample]:
         """The oldest samples that are not uploaded yet, at most ``limit``, oldest first.
@@ -124,17 +169,20 @@ class Reader:
         if limit < 1:
             return []
         found = self._query("SELECT key FROM samples WHERE id = ?", (digest(after or ""),))
-        rows = self._part(_PENDING, {"after": found[0][0] if found else 0}, limit)
-        return [stored_sample(row[1:]) for row in rows]
+        part = self._part(_PENDING, {"after": found[0][0] if found else 0}, limit)
+        return [stored for _, stored in part]
 
     @property
     def backlog(self) -> int:
         """How many samples are not uploaded yet."""
         return int(self._query("SELECT count(*) FROM samples WHERE uploaded = 0")[0][0])
 
-    def outcomes(self) -> list[Outcome]:
-        """What was decided about each sample, and its label, without the payloads."""
-        return [Outcome(*row) for row in self._query(_OUTCOMES)]
+    def labels(self) -> dict[str, int]:
+        """Samples per label that was given to any."""
+        found = Counter[str]()
+        for step in steps(self._query):
+            found.update(self._typed(dict[str, int], dict(self._query(_LABELS, step))))
+        return dict(sorted(found.items()))
 
     def changes(self, *, since: int = 0, most: int = 100) -> list[Change]:
         """The newest changes of labels after the change ``since``, newest first, at most so many.
@@ -148,20 +196,21 @@ class Reader:
         return [
             Change(change=change, time=time, who=who, undone=bool(undone),
                    labels=self._labels_of(change))
-            for change, time, who, undone in rows
+            for change, time, who, undone in self._typed(list[_Changed], rows)
         ]  # fmt: skip
 
     def _labels_of(self, change: int) -> dict[str, tuple[str | None, str | None]]:
         rows = self._query("SELECT id, before, after FROM labels WHERE change = ?", (change,))
-        return {id.hex(): (before, after) for id, before, after in rows}
+        known = self._typed(list[_Relabelled], rows)
+        return {id.hex(): (before, after) for id, before, after in known}
 
     def embeddings(self, *, after: int = 0, most: int = 4096) -> Embeddings:
         """Embeddings in the order their samples were stored, after the key ``after``, a part at a
         time: only those as wide as the first of the part. Empty where there are no more.
         """
-        rows = self._query(_EMBEDDINGS, (after, most))
-        width = rows[0][1] if rows else 0
-        known = [row for row in rows if row[1] == width]
+        rows = self._typed(list[_Embedded], self._query(_EMBEDDINGS, (after, most)))
+        width = len(rows[0][2]) // 2 if rows else 0
+        known = [row for row in rows if row[1] == width and len(row[2]) == 2 * width]
         values = np.frombuffer(b"".join(row[2] for row in known), "<f2").reshape(len(known), width)
         keys = np.array([row[0] for row in known], np.int64)
         return Embeddings(keys, values, rows[-1][0] if rows else after)
@@ -173,18 +222,34 @@ class Reader:
     @property
     def limit(self) -> int | None:
         """Bytes that all files of the store may take together; None is no limit."""
-        limit: int | None = self._setting("limit")
+        limit: int | None = self._setting("limit", _Limit)
         return limit
 
     @property
     def counters(self) -> dict[str, int]:
         """All counters: the caller's, ``refused``, and ``evicted_…`` by reason."""
-        return dict(self._query("SELECT name, value FROM counters ORDER BY name"))
+        found = self._query("SELECT name, value FROM counters ORDER BY name")
+        return self._typed(dict[str, int], dict(found))
 
     @property
     def meta(self) -> dict[str, str]:
         """All texts noted with ``set_meta``."""
-        return dict(self._query("SELECT key, value FROM meta ORDER BY key"))
+        return self._typed(
+            dict[str, str], dict(self._query("SELECT key, value FROM meta ORDER BY key"))
+        )
+
+    def decided(self) -> Ledger:
+        """What is noted about decided files, read in short parts."""
+        found: dict[int, list[bytes]] = {0: [], 1: []}
+        after = size = 0
+        while size <= LEDGER and (rows := self._query(_DECIDED, (after,))):
+            noted = self._typed(list[_Noted], rows)
+            for _, is_open, marks in noted:
+                found[is_open].append(marks)
+                size += len(marks)
+            after = noted[-1][0]
+        staying, leaving = (b"".join(found[is_open]) for is_open in (0, 1))
+        return Ledger(staying, leaving, self._setting("floor", _Whole) or 0)
 
     @property
     def disk_bytes(self) -> int:
@@ -192,88 +257,70 @@ class Reader:
         return sum(file_size(Path(f"{self.path}{suffix}")) for suffix in _FILES)
 
     def summary(self) -> Summary:
-        """Counts and sizes at one moment."""
-        with sqlite_errors(self.path), snapshot(self._db):
-            return self._summary()
+        """Counts and sizes; beside a writer each part of the samples is counted at its moment."""
+        totals, counts = [0, 0, 0, 0], [Counter[Any](), Counter[Any](), Counter[Any]()]
+        for step in steps(self._query):
+            for *values, samples, labelled, uploaded, size in self._query(_COUNTS, step):
+                for counter, value in zip(counts, values, strict=True):
+                    counter[value] += samples
+                part = samples, labelled, uploaded, size
+                totals = [a + b for a, b in zip(totals, part, strict=True)]
+        decisions, reasons, predicted = (dict(sorted(counter.items())) for counter in counts)
+        found = {
+            "samples": totals[0],
+            "decisions": decisions,
+            "reasons": reasons,
+            "predicted": predicted,
+            "labelled": totals[1],
+            "uploaded": totals[2],
+            "payload_bytes": totals[3],
+            "disk_bytes": self.disk_bytes,
+            "limit": self.limit,
+            "counters": self.counters,
+            "gate": self.meta.get("gate_id", ""),
+        }
+        return self._typed(Summary, found)
 
     def check(self) -> list[str]:
         """What is wrong with the file, one line each; empty is sound.
 
-        Reads everything: SQLite's own check of its structure, each payload against its id, and
-        what is remembered about sizes against the samples.
+        Reads everything: the structure, each payload against its id, and what is remembered about
+        sizes against the samples; beside a writer in steps that do not keep it waiting.
         """
         try:
-            problems = [row for (row,) in self._query("PRAGMA integrity_check") if row != "ok"]
-            return problems or [*self._strays(), *self._changed()]
+            return list(problems(self._query, iter(self), self.path))
         except StoreError as error:  # too damaged to be read to the end
             return [str(error)]
 
-    def _changed(self) -> Iterator[str]:
-        for stored in self:
-            if not stored.intact:
-                yield f"sample {stored.id}: its payload has another hash"
-
-    def _strays(self) -> Iterator[str]:
-        for what, count in self._query(_STRAYS):
-            if count:
-                yield f"{what}: {count:,}"
-
     def _part(
         self, sql: str, wanted: dict[str, Any], most: int = _PART_ROWS
-    ) -> list[tuple[Any, ...]]:
-        rows, size = [], 0
+    ) -> list[tuple[int, StoredSample]]:
+        """Samples with their keys, as many as make a part."""
+        found, size = [], 0
         with (
             sqlite_errors(self.path),
             snapshot(self._db),
             closing(self._db.execute(sql, wanted)) as cursor,
         ):
-            for row in cursor:
-                rows.append(row)
-                size += len(row[-1])
-                if len(rows) == most or size > _PART_BYTES:
+            for key, *row in cursor:
+                found.append((key, stored_sample(row)))
+                size += len(found[-1][1].payload)
+                if len(found) == most or size > _PART_BYTES:
                     break
-        return rows
+        return found
 
-    def _summary(self) -> Summary:
-        samples, labelled, uploaded, payload = self._query(
-            "SELECT count(*), count(label), coalesce(sum(uploaded), 0), coalesce(sum(bytes), 0)"
-            " FROM samples"
-        )[0]
-        return Summary(
-            samples=samples,
-            decisions=self._counts("decision"),
-            reasons=self._counts("reason"),
-            predicted=self._counts("predicted"),
-            labelled=labelled,
-            uploaded=uploaded,
-            payload_bytes=payload,
-            disk_bytes=self.disk_bytes,
-            limit=self.limit,
-            counters=self.counters,
-            gate=self.meta.get("gate_id", ""),
-        )
-
-    def _counts(self, column: str) -> dict[Any, int]:
-        """Samples per value of a column; ``column`` is ours, never a user's."""
-        return dict(
-            self._query(f"SELECT {column}, count(*) FROM samples GROUP BY 1 ORDER BY 1")  # noqa: S608
-        )
-
-    def _setting(self, name: str) -> Any:
+    def _setting(self, name: str, kind: type[T]) -> T:
         rows = self._query("SELECT value FROM settings WHERE name = ?", (name,))
-        return rows[0][0] if rows else None
+        return self._typed(kind, rows[0][0] if rows else None)
+
+    def _typed(self, kind: type[T], found: Any) -> T:
+        """What was read, once it is what a dripgate could have written. Raises StoreError."""
+        with sqlite_errors(self.path):
+            return typed(found, kind)
 
     def _query(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[Any]:
         with sqlite_errors(self.path), snapshot(self._db):
             return self._db.execute(sql, parameters).fetchall()
-
-
-def file_size(path: Path) -> int:
-    """Bytes; 0 where there is no such file."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def digest(id: object) -> bytes | None:

@@ -1,8 +1,9 @@
 """What goes into a store and what comes out of it."""
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from dripgate.errors import StoreError
 from dripgate.store.space import Pool, Rank, footprint
 from dripgate.types import Array, Decision, Reason, Sample, Verdict
+
+T = TypeVar("T")
 
 #: Longest texts kept, in characters: the end of a source (4096 is Linux' longest path), the
 #: beginning of a detail, and a label, which is refused rather than cut.
@@ -117,15 +120,32 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, tuple[str | None, str | None]]
 
 
-class Outcome(NamedTuple):
-    """What was decided about a stored sample; as in ``StoredSample``."""
+class Decided(NamedTuple):
+    """What to note in the ledger of decided files.
 
-    source: str
-    decision: str
-    reason: str
-    predicted: int
-    propensity: float | None
-    label: str | None
+    marks: little-endian uint64 (n,), as the caller makes them. leaving: those of files that are
+    about to leave; the next note forgets them. newest: time of change in ns of the newest of the
+    files. crowded: more files stay than can be remembered, so where the oldest marks go, files up
+    to their time count as decided (``floor``).
+    """
+
+    marks: bytes = b""
+    leaving: bytes = b""
+    newest: int = 0
+    crowded: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.marks) + len(self.leaving)
+
+
+class Ledger(NamedTuple):
+    """The ledger as it is: all marks, those of files about to leave, and the floor, in ns."""
+
+    marks: bytes
+    leaving: bytes
+    floor: int
 
 
 class Candidate(NamedTuple):
@@ -213,24 +233,52 @@ def candidate(
     return Candidate(position, sample.id, Pool(verdict.decision.value), value, size, row)
 
 
-def stored_sample(row: tuple[Any, ...]) -> StoredSample:
-    """From the columns of ``schema.COLUMNS``, in their order."""
-    id_, source, time, decision, reason, score, quality, predicted, propensity, detail = row[:10]
-    label, uploaded, payload = row[10:]
+def typed(found: Any, kind: type[T]) -> T:
+    """What SQLite read, once it is what a dripgate could have written.
+
+    Raises msgspec.ValidationError: a strict table is no proof, the file may come from anybody.
+    """
+    return msgspec.convert(found, kind, builtin_types=(bytes,))  # else texts are taken for base64
+
+
+class _Row(NamedTuple):
+    """The columns of ``schema.COLUMNS``, in their order, as a dripgate writes them."""
+
+    id: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    source: str
+    time: float | None
+    decision: Decision
+    reason: Reason
+    score: float | None
+    quality: float | None
+    predicted: int
+    propensity: float | None
+    detail: str
+    label: str | None
+    uploaded: int
+    payload: bytes
+
+
+def stored_sample(columns: Sequence[Any]) -> StoredSample:
+    """From the columns of ``schema.COLUMNS``, in their order.
+
+    Raises msgspec.ValidationError where they are not what a dripgate writes.
+    """
+    row = typed(columns, _Row)
     return StoredSample(
-        id=id_.hex(),
-        payload=payload,
-        source=source,
-        time=_real(time),
-        decision=Decision(decision),
-        reason=Reason(reason),
-        score=_real(score),
-        quality=_real(quality),
-        predicted=predicted,
-        propensity=_real(propensity),
-        detail=detail,
-        label=label,
-        uploaded=bool(uploaded),
+        id=row.id.hex(),
+        payload=row.payload,
+        source=row.source,
+        time=_real(row.time),
+        decision=row.decision,
+        reason=row.reason,
+        score=_real(row.score),
+        quality=_real(row.quality),
+        predicted=row.predicted,
+        propensity=_real(row.propensity),
+        detail=row.detail,
+        label=row.label,
+        uploaded=bool(row.uploaded),
     )
 
 

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dripgate.errors import StoreError
+from dripgate.store.beside import check_journal, plain_size
 from dripgate.store.records import StoredSample, stored_sample
-from dripgate.store.schema import sqlite_errors
+from dripgate.store.schema import connect, sqlite_errors
 from dripgate.store.space import PAGE
 from dripgate.store.store import Store
 from dripgate.types import Decision, Reason, Verdict
@@ -31,8 +32,7 @@ _LARGEST_LOCAL, _SMALLEST_LOCAL, _OVERFLOW = PAGE - 35, 489, PAGE - 4
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes by serial type
 #: Columns of a row of ``samples`` in the order of the file: 15 in schema 1, then ``uploaded``.
 _COLUMNS = 15
-_Real = int | float | None  # a whole number takes less room as an integer
-_KINDS = (bytes, str, _Real, str, str, _Real, _Real, int, _Real, str, str | None)
+_LONGEST_ROW = 1 << 16  # bytes of a row of samples: its texts are bounded
 _LOST = "salvaged: its verdict was lost"
 
 
@@ -41,13 +41,15 @@ class Salvaged(msgspec.Struct, frozen=True, kw_only=True):
 
     whole: samples written, of which ``without_verdict`` are quarantined because theirs was lost.
     damaged: payloads that were there but not whole, or rows without one. limit: of the damaged
-    store; None is none, or not known. The new store has none, so that all finds room.
+    store; None is none, or not known. The new store has none, so that all finds room. journal: why
+    the journal beside the store was not used, if it was not.
     """
 
     whole: int = 0
     without_verdict: int = 0
     damaged: int = 0
     limit: int | None = None
+    journal: str = ""
 
 
 class _Row(NamedTuple):
@@ -65,19 +67,38 @@ def salvage(path: Path, out: Path, *, told: Callable[[int], None] = lambda _: No
     """
     if out.exists():
         raise StoreError(f"{out} exists; give the path of a new store")
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is not a regular file, so it is no store; give another path")
     with (
         sqlite_errors(path),
         tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch,
     ):
         copy = Path(scratch) / "copy.db"
         shutil.copyfile(path, copy)
-        with suppress(FileNotFoundError):
-            shutil.copyfile(f"{path}-journal", f"{copy}-journal")
-        known = _readable(copy)  # undoes an unfinished transaction, if its journal is whole
+        unused = _undo(path, copy)
+        known = _readable(copy)
         if not copy.stat().st_size:
-            return Salvaged()
+            return Salvaged(journal=unused)
         with copy.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _rescue(data, out, known, told)
+            return msgspec.structs.replace(_rescue(data, out, known, told), journal=unused)
+
+
+def _undo(path: Path, copy: Path) -> str:
+    """Undo an unfinished transaction in the copy, if its journal is one of ours and whole.
+
+    Returns why the journal was not used, if it was not.
+    """
+    journal = Path(f"{copy}-journal")
+    try:
+        if plain_size(path, "-journal"):
+            shutil.copyfile(f"{path}-journal", journal)
+            check_journal(path, journal)
+    except StoreError as error:
+        journal.unlink(missing_ok=True)
+        return str(error).partition(", so it")[0]
+    with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as db:
+        db.execute("PRAGMA schema_version").fetchone()
+    return ""
 
 
 def _rescue(
@@ -112,6 +133,7 @@ def _rescue(
         for key, value in known["meta"].items():
             store.set_meta(key, value)
     limit = known["settings"].get("limit")
+    limit = limit if isinstance(limit, int) and limit > 0 else None
     return Salvaged(
         whole=whole, without_verdict=without, damaged=damaged + len(verdicts), limit=limit
     )
@@ -130,10 +152,8 @@ def _parts(payloads: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 def _restored(row: _Row, payload: bytes) -> StoredSample | None:
     """From a row of the file; None where its values cannot be a verdict's."""
-    values = row.values[1:12]
-    if all(isinstance(value, kind) for value, kind in zip(values, _KINDS, strict=True)):
-        with suppress(ValueError):
-            return stored_sample((*values, [*row.values, 0][_COLUMNS], payload))
+    with suppress(msgspec.ValidationError):
+        return stored_sample((*row.values[1:12], [*row.values, 0][_COLUMNS], payload))
     return None
 
 
@@ -150,12 +170,17 @@ def _alone(digest: bytes, payload: bytes) -> StoredSample:
 
 
 def _readable(copy: Path) -> dict[str, dict[str, Any]]:
-    """The small tables, as far as SQLite can read them."""
+    """The small tables, as far as SQLite can read them and they hold what is ours."""
     known: dict[str, dict[str, Any]] = {"settings": {}, "counters": {}, "meta": {}}
-    for table, values in known.items():
-        with suppress(sqlite3.Error), closing(sqlite3.connect(copy)) as db:
-            db.execute("PRAGMA trusted_schema = OFF")
-            values.update(db.execute(f"SELECT * FROM {table}").fetchall())  # noqa: S608 - ours
+    kinds: dict[str, Any] = {"settings": (int, float), "counters": int, "meta": str}
+    with suppress(StoreError, sqlite3.Error), closing(connect(copy, create=True)) as db:
+        for table, values in known.items():
+            with suppress(sqlite3.Error):
+                rows = db.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - ours
+                values.update(
+                    (key, value) for key, value in rows
+                    if isinstance(key, str) and isinstance(value, kinds[table])
+                )  # fmt: skip
     return known
 
 
@@ -201,6 +226,8 @@ def _row(data: mmap.mmap, start: int, pointer: int, blobs: bool) -> _Row | None:
     while end < at + head:
         kind, end = _varint(data, end)
         types.append(kind)
+    if not blobs and size > _LONGEST_ROW:
+        return None
     payload_alone = len(types) == 2 and types[0] == 0 and types[1] >= 12 and types[1] % 2 == 0
     if payload_alone is not blobs:
         return None
@@ -219,11 +246,12 @@ def _local(size: int) -> int:
 
 
 def _chain(data: mmap.mmap, at: int, left: int) -> bytes:
-    parts = []
+    parts, seen = [], set[int]()
     while left > 0:
         page = struct.unpack_from(">I", data, at)[0]
-        if not 1 < page <= len(data) // PAGE:
+        if not 1 < page <= len(data) // PAGE or page in seen:
             raise ValueError("the chain is broken")
+        seen.add(page)
         at = (page - 1) * PAGE
         parts.append(data[at + 4 : at + 4 + min(left, _OVERFLOW)])
         left -= _OVERFLOW

@@ -6,11 +6,14 @@ must be exactly the one written here: a file with triggers or views of somebody 
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import msgspec
+
 from dripgate.errors import StoreError
+from dripgate.store.beside import check_beside
 from dripgate.store.space import PAGE
 
 APPLICATION_ID = 0x44524950  # "DRIP"
@@ -67,7 +70,16 @@ _STEPS = (
         "CREATE INDEX samples_by_worth ON samples (pool, uploaded DESC, worth)",
         "CREATE INDEX samples_pending ON samples (key) WHERE uploaded = 0",
     ),
-    (),  # 4 is the ledger of decided files
+    (
+        # A log: appended to in order, so that noting a file touches no other page.
+        """CREATE TABLE decided (
+  upto INTEGER PRIMARY KEY,               -- bytes of marks ever noted, up to this row's end
+  open INTEGER NOT NULL,                  -- 1: of files about to leave; the next commit clears it
+  newest INTEGER NOT NULL,                -- time of change of the newest of these files, in ns
+  marks BLOB NOT NULL                     -- little-endian uint64 (n,)
+) STRICT""",
+        "ALTER TABLE samples ADD COLUMN ran REAL",  # when it was stored, by the store's own clock
+    ),
     (
         # Three columns, so that a salvage never takes one for a payload.
         """CREATE TABLE embeddings (
@@ -98,7 +110,13 @@ COLUMNS = (
 #: indexes.
 STEP_BYTES = {2: 128}
 
+#: Longest value that a writer takes, and a reader at least: a crafted row may claim a gigabyte.
+_LONGEST_VALUE = 256 << 20
+
 _CAUSES = {
+    sqlite3.SQLITE_READONLY_ROLLBACK: "was interrupted in a write that has to be undone, and cannot"
+    " be written here: copy it together with its -journal to where it can be written, or write what"
+    " is whole into a new store: dripgate inspect STORE --salvage OUT",
     sqlite3.SQLITE_BUSY: "is in use by another process that does not let go; close it, then retry",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space, then retry (all that was"
     " acknowledged is safe)",
@@ -116,12 +134,20 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite raises about a file into a StoreError that names it."""
     try:
         yield
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError):  # not the file's fault
+        raise
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # misuse, such as a closed store: not the file's fault
-            raise
-        cause = _CAUSES.get(code & 0xFF, "cannot be used; check the file with check()")
-        raise StoreError(f"{path} {cause} (SQLite: {error})") from error
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # none: no UTF-8
+        cause = _CAUSES.get(code) or _CAUSES.get(
+            code & 0xFF, "cannot be used; check the file with check()"
+        )
+        text = str(error).partition("\n")[0]
+        raise StoreError(f"{path} {cause} (SQLite: {text})") from error
+    except msgspec.ValidationError as error:
+        raise StoreError(
+            f"{path} holds what no dripgate wrote ({error}); write what is whole into a new "
+            f"store: dripgate inspect {path} --salvage OUT"
+        ) from error
     except OSError as error:
         raise StoreError(
             f"{path} cannot be used ({error}); check the path and its rights"
@@ -165,12 +191,17 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     release SQLite's locks on it (https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks).
 
     Raises:
-        StoreError: for everything that is not a store, before anything is written to it.
+        StoreError: for everything that is not a store, before anything is written to it, or to any
+            other file that it or its journal names.
     """
     _check_path(path, create)
+    if path.exists():
+        _check_header(path, create)
+    check_beside(path)
     uri = f"{path.as_uri()}?mode={'rwc' if create else 'rw'}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=PATIENCE if create else 0)
     try:
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(_LONGEST_VALUE, file_size(path)))
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
         db.execute("PRAGMA temp_store = MEMORY")  # no file but those that the limit covers
@@ -181,6 +212,17 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _check_header(path: Path, create: bool) -> None:
+    """Whether the file may be opened: another program's journal must not be played back by us.
+
+    As a file that never changes SQLite reads it without a lock, a journal or a write.
+    """
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        db.execute("PRAGMA writable_schema = ON")  # else a file cut in a write is "malformed"
+        if pragma(db, "application_id") != APPLICATION_ID and not (create and is_empty(db)):
+            raise _not_ours(db, path)
 
 
 def is_empty(db: sqlite3.Connection) -> bool:
@@ -223,8 +265,24 @@ def step(db: sqlite3.Connection, version: int) -> None:
     db.execute(f"PRAGMA user_version = {version + 1}")
 
 
-def patiently(db: sqlite3.Connection, statement: str) -> None:
-    """Execute, trying again every 0.2 ms while another process is in the middle of a commit.
+def patiently(db: sqlite3.Connection, statement: str, told: Callable[[str], object]) -> None:
+    """Execute; where another process is in the way for longer than SQLite waits, say so and wait
+    on. A reader on a slow disk must not end the one who writes; what is begun stays begun.
+    """
+    while True:
+        try:
+            db.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            told("another process reads it for so long that nothing can be written; waiting")
+        else:
+            return
+
+
+def promptly(db: sqlite3.Connection, statement: str) -> None:
+    """Execute, trying again every 0.2 ms while another process is in the middle of a commit, for
+    ``PATIENCE`` at most: whoever pressed a key waits for it.
 
     SQLite's own wait grows to 0.1 s between two attempts: far too long behind a key press.
     """
@@ -240,6 +298,14 @@ def patiently(db: sqlite3.Connection, statement: str) -> None:
             return
 
 
+def file_size(path: Path) -> int:
+    """Bytes; 0 where there is no such file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def pragma(db: sqlite3.Connection, name: str) -> int:
     """The value of an integer pragma; ``name`` is ours, never a user's."""
     return int(db.execute(f"PRAGMA {name}").fetchone()[0])
@@ -252,7 +318,8 @@ def lock(path: Path) -> sqlite3.Connection:
     its process, and none of the readers' business. The empty file stays; removing it would let
     two writers lock two files of one name.
     """
-    db = sqlite3.connect(f"{path}-lock", isolation_level=None, timeout=0)
+    # Not at once: whoever checks the store looks for a moment whether there is a writer.
+    db = sqlite3.connect(f"{path}-lock", isolation_level=None, timeout=0.2)
     try:
         db.execute("PRAGMA journal_mode = MEMORY")  # no journal beside a file that stays empty
         db.execute("BEGIN EXCLUSIVE")
@@ -280,8 +347,7 @@ def _check_path(path: Path, create: bool) -> None:
 
 def _check_schema(db: sqlite3.Connection, path: Path, oldest: int) -> None:
     if pragma(db, "application_id") != APPLICATION_ID:
-        found = "an empty file" if is_empty(db) else "another SQLite database"
-        raise StoreError(f"{path} is not a dripgate store but {found}; give another path")
+        raise _not_ours(db, path)
     version = pragma(db, "user_version")
     if not oldest <= version <= VERSION:
         remedy = "update dripgate"
@@ -295,6 +361,11 @@ def _check_schema(db: sqlite3.Connection, path: Path, oldest: int) -> None:
             f"{path} has other tables than a store of schema version {version}: something "
             f"else changed it; give another path"
         )
+
+
+def _not_ours(db: sqlite3.Connection, path: Path) -> StoreError:
+    found = "an empty file" if is_empty(db) else "another SQLite database"
+    return StoreError(f"{path} is not a dripgate store but {found}; give another path")
 
 
 def _expected(version: int) -> list[tuple[str, ...]]:

@@ -8,7 +8,9 @@ its journal can leave its part.
 from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 PAGE = 4096
 #: Smallest limit: the journal's part, the empty database, and room for a few samples.
@@ -21,6 +23,9 @@ SPARE = 8
 QUARANTINE_SHARE = 0.1
 AUDIT_SHARE = 0.1
 
+#: Most bytes of marks of decided files, whatever the limit: those of a million files.
+LEDGER = 24_000_000
+
 _OVERFLOW = PAGE - 4  # payload bytes of an overflow page
 _LEAF = PAGE - 12  # bytes of a leaf page for cells
 _ROW = 256  # metadata row and its two index entries, index pages two thirds full
@@ -29,6 +34,11 @@ _ROW = 256  # metadata row and its two index entries, index pages two thirds ful
 def journal_bound(limit: int) -> int:
     """Bytes of the limit that belong to the journal."""
     return 256 * 1024 + limit // 128
+
+
+def ledger_bound(limit: int | None) -> int:
+    """Bytes of marks of decided files that are remembered: a sixteenth of the limit, at most."""
+    return LEDGER if limit is None else min(LEDGER, max_pages(limit) * PAGE // 16)
 
 
 def row_journal_bound(limit: int) -> int:
@@ -82,10 +92,10 @@ class Victim(NamedTuple):
     """A stored sample that may have to go."""
 
     key: int
-    pool: str
+    pool: Pool
     uploaded: int
     worth: float | bytes
-    footprint: int
+    footprint: Annotated[int, msgspec.Meta(ge=0)]
 
     @property
     def rank(self) -> Rank:

@@ -3,21 +3,23 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
+from dripgate.store.age import MACHINE, UNSET, Clocks, Tenure
 from dripgate.store.labelling import Labelling
 from dripgate.store.reading import digest
-from dripgate.store.records import Put, Wanted, clean
+from dripgate.store.records import Decided, Put, Wanted, clean
 from dripgate.store.size import format_size, parse_size
 from dripgate.store.space import PAGE, SPARE
-from dripgate.store.writing import ADD, DEFAULT_SHARES, NOTE
+from dripgate.store.writing import ADD, DEFAULT_SHARES, NOTE, WRONG
 from dripgate.types import Array, Sample, Verdict
 
 _SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
+_NONE = Decided()
 _DEFAULTS: dict[str, Any] = {
     "limit": None,
     **{f"{pool}_share": share for pool, share in DEFAULT_SHARES.items()},
@@ -34,7 +36,8 @@ class Store(Labelling):
     remembered in the file, as are quarantine_share, the part of the limit (0 … 1) where
     quarantined samples live, and audit_share, the part that audit samples are sure of. A limit
     below what is there evicts the least valuable. read_only: beside a writer, or where nothing
-    may change.
+    may change. clocks: the machine's time, and how it passes. ``on_wait`` is told, in a line,
+    where another process keeps a write waiting.
 
     Raises:
         StoreError: the file is not a store, has a writer already, or the limit is impossible.
@@ -48,15 +51,17 @@ class Store(Labelling):
         quarantine_share: float | None = None,
         audit_share: float | None = None,
         read_only: bool = False,
+        clocks: Clocks = MACHINE,
     ) -> None:
-        self.path = Path(path).resolve()  # as SQLite does before it names the journal
+        super().__init__(Path(path).resolve())  # as SQLite does before it names the journal
         self.read_only = read_only
+        self._tenure = Tenure(clocks)
         self._limit = None  # until _prepare has read it
         shares = {"quarantine_share": quarantine_share, "audit_share": audit_share}
         wanted = _settings(self.path, limit, shares)
         with schema.sqlite_errors(self.path), ExitStack() as stack:
-            self._db = schema.connect(self.path, create=not read_only)
-            stack.callback(self._db.close)
+            self._connection = schema.connect(self.path, create=not read_only)
+            stack.callback(self._connection.close)
             if read_only:
                 self._db.execute("PRAGMA query_only = ON")
             else:
@@ -64,6 +69,8 @@ class Store(Labelling):
                 schema.configure(self._db)
                 stack.callback(self._remove_journal)
                 self._prepare(wanted)
+                self._begin_tenure()
+                stack.callback(self._end_tenure)
             self._open = stack.pop_all()
 
     # Samples ------------------------------------------------------------------------------------
@@ -86,13 +93,14 @@ class Store(Labelling):
         embeddings: Mapping[str, Array] | None = None,
         counters: Mapping[str, int] | None = None,
         meta: Mapping[str, str] | None = None,
+        decided: Decided | None = None,
     ) -> list[Put]:
         """Store samples and add to counters, with as few commits as the limit allows: often one.
 
         labels: by sample id. embeddings: (D,) by sample id, of those that have one; stored as
-        float16. counters: added, and meta: noted as by ``set_meta``, in the
-        transaction of the last sample, so they never run ahead of the samples. Returns what became
-        of each, in order, when all is durable.
+        float16. counters: added, meta: noted as by ``set_meta``, and decided: files, noted in the
+        ledger, all in the transaction of the last sample, so they never run ahead of the samples.
+        Returns what became of each, in order, when all is durable.
 
         Raises: as ``put``; then earlier samples of the call may be stored, and nothing is counted.
         """
@@ -100,9 +108,9 @@ class Store(Labelling):
         fate = dict.fromkeys(ids, Put.PRESENT) | dict.fromkeys((w.id for w in waiting), Put.REFUSED)
         added = Counter(counters or {})
         notes = {key: self._note(key, value) for key, value in (meta or {}).items()}
-        size = sum(len(text.encode()) for text in notes.values())
+        size = sum(len(text.encode()) for text in notes.values()) + (decided or _NONE).size
         room = SPARE + size // (PAGE // 2)
-        if notes:
+        if notes or decided:
             self._make_spare(room)
         while True:
             admitted, refused = self._admit(waiting)
@@ -112,7 +120,13 @@ class Store(Labelling):
             spare = room + largest // PAGE
             first = SPARE // 2 + largest // PAGE  # labels written beside may have taken some
             done = self._write(
-                self._insert, admitted, then=added, notes=notes, spare=spare, first=first
+                self._insert,
+                admitted,
+                then=added,
+                notes=notes,
+                decided=decided,
+                spare=spare,
+                first=first,
             )
             fate |= dict.fromkeys((one.id for one in admitted[:done]), Put.STORED)
             waiting = admitted[done:]
@@ -144,11 +158,38 @@ class Store(Labelling):
     def expire(self, max_age: float, *, now: float | None = None) -> int:
         """Delete every sample older than ``max_age`` seconds; returns how many.
 
-        Uploaded or not, audit or not: who sets an age means it. By ``sample.time`` against
-        ``now``, by default this machine's clock; a sample without a time stays. Reads all
-        metadata once: call it every so often, not for every sample. Counted as ``evicted_age``.
+        By ``sample.time`` against ``now``, by default this machine's clock; a sample without a time
+        stays. But a clock may jump: what is not uploaded, or not labelled, has to have been here
+        for so long by the store's own clock too, which counts the time of its runs, and of a
+        pause between two runs a day, or half of ``max_age``, at most. Reads all metadata once:
+        call it every so often, not for every sample. Counted as ``evicted_age``.
         """
-        return self._delete(Wanted(age=max_age), "evicted_age", now)
+        self._tenure.take_pause(max_age)
+        self._save_tenure()
+        return self._delete(Wanted(age=max_age), "evicted_age", now, self._tenure.ran - max_age)
+
+    def put_right(self, now: float, *, since: int | None = None) -> int:
+        """Correct the times of samples that were read by a wrong clock; returns how many.
+
+        Those of before 2001, which no clock that was set says; after the key ``since`` also those
+        that are more than a minute off: for samples of this run, once its clock has jumped.
+        ``now``: the right time. How long each has been here is known by the store's own clock.
+        """
+        asked = {"now": now, "ran": self._tenure.ran, "since": since}
+        corrected = 0
+        if now < UNSET:
+            return corrected
+        while rows := self._query(WRONG, asked):
+            while rows:
+                self._make_spare(SPARE)
+                done = self._write(self._set_time, rows, spare=SPARE // 2)
+                corrected, rows = corrected + done, rows[done:]
+        return corrected
+
+    @property
+    def last_key(self) -> int:
+        """The number of the sample stored last; they rise."""
+        return int(self._query("SELECT coalesce(max(key), 0) FROM samples")[0][0])
 
     def purge(self, wanted: Wanted) -> int:
         """Delete the samples that match; returns how many. Counted as ``purged``."""
@@ -228,6 +269,10 @@ class Store(Labelling):
                 self._make_spare(pages, reason="evicted_resize")
             with self._transaction():
                 schema.step(self._db, version)
+
+    def _end_tenure(self) -> None:
+        with suppress(StoreError):  # a full disk: a little younger, then
+            self._save_tenure()
 
 
 def _settings(

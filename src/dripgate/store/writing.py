@@ -12,13 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
+from dripgate.store.age import Tenure
 from dripgate.store.browse import Browsing
-from dripgate.store.reading import file_size
-from dripgate.store.records import Candidate, Wanted, candidate, clean_label, packed
+from dripgate.store.records import Candidate, Decided, Wanted, candidate, clean_label, packed, typed
 from dripgate.store.space import PAGE, SLACK, Pool, Victim
 from dripgate.types import Array, Sample, Verdict
 
@@ -30,9 +32,9 @@ ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
 NOTE = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 _INSERT = """
 INSERT INTO samples (id, source, time, decision, reason, score, quality, predicted, propensity,
-                     detail, label, bytes, value, footprint)
+                     detail, label, bytes, value, footprint, ran)
 VALUES (:id, :source, :time, :decision, :reason, :score, :quality, :predicted, :propensity,
-        :detail, :label, :bytes, :value, :footprint)"""
+        :detail, :label, :bytes, :value, :footprint, :ran)"""
 _VICTIMS = """
 SELECT key, pool, uploaded, worth, footprint FROM samples
 WHERE pool = ? ORDER BY uploaded DESC, worth, key"""
@@ -41,15 +43,25 @@ SELECT key, pool, uploaded, worth, footprint FROM samples
 WHERE (:uploaded IS NULL OR uploaded = :uploaded)
   AND (:labelled IS NULL OR (label IS NOT NULL) = :labelled)
   AND (:decision IS NULL OR decision = :decision) AND (:before IS NULL OR time < :before)
+  AND (:stored_before IS NULL OR (uploaded AND label IS NOT NULL)
+       OR coalesce(ran, 0) < :stored_before)
 LIMIT 1000"""
+#: Key and right time of samples whose time cannot be.
+WRONG = """
+SELECT key, :now - (:ran - ran) FROM samples
+WHERE ran IS NOT NULL
+  AND (time < 1e9 OR (key > :since AND abs(time - (:now - (:ran - ran))) > 60)) LIMIT 1000"""
+_SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
 _EVICTED = {
     Pool.QUARANTINE: "evicted_quarantine", Pool.AUDIT: "evicted_audit", Pool.KEEP: "evicted_limit"
 }  # fmt: skip
 _REFUSED = {
     Pool.QUARANTINE: "refused_quarantine", Pool.AUDIT: "refused_audit", Pool.KEEP: "refused"
 }  # fmt: skip
-#: Where bytes in a pool are counted, for those that have a share.
+_Seconds: Any = float | None
+_Share: Any = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
 DEFAULT_SHARES = {Pool.QUARANTINE: space.QUARANTINE_SHARE, Pool.AUDIT: space.AUDIT_SHARE}
+#: Where bytes in a pool are counted, for those that have a share.
 _TAKEN = {Pool.QUARANTINE: "quarantined", Pool.AUDIT: "audited"}
 
 
@@ -60,6 +72,9 @@ class Writer(Browsing):
     _limit: int | None
     _shares: dict[Pool, float]
     _embeds: bool  # not yet, while an older store is brought up to date
+    _tenure: Tenure
+    #: Told where a reader keeps a commit waiting.
+    on_wait: Callable[[str], object] = staticmethod(lambda _: None)
 
     # Transactions -------------------------------------------------------------------------------
 
@@ -68,15 +83,18 @@ class Writer(Browsing):
         if self.read_only:
             raise StoreError(f"{self.path} was opened with read_only=True; open it for writing")
         with schema.sqlite_errors(self.path):
-            schema.patiently(self._db, "BEGIN IMMEDIATE")
+            self._patiently("BEGIN IMMEDIATE")
             try:
                 yield
-                schema.patiently(self._db, "COMMIT")
+                self._patiently("COMMIT")
             except BaseException:
                 # SQLite may have rolled back already, and the first error is the one to tell.
                 with suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+
+    def _patiently(self, statement: str) -> None:
+        schema.patiently(self._db, statement, lambda text: self.on_wait(f"{self.path}: {text}"))
 
     def _write(
         self,
@@ -85,17 +103,19 @@ class Writer(Browsing):
         *,
         then: Mapping[str, int] | None = None,
         notes: Mapping[str, str] | None = None,
+        decided: Decided | None = None,
         spare: int = 0,
         first: int = 0,
     ) -> int:
         """Write items in one transaction, as many as it may hold; returns how many.
 
-        then, notes: counters to add and texts to note where the last item was written. spare:
-        pages that must stay free. first: pages that must be free before the first item: another
-        process may have taken some since they were counted, and then nothing is written.
+        then, notes, decided: counters to add, and texts and files to note, where the last item was
+        written. spare: pages that must stay free. first: pages that must be free before the first
+        item: another process may have taken some since they were counted, and then nothing is
+        written.
         """
         increments = [(name, amount) for name, amount in (then or {}).items() if amount]
-        if not items and not increments and not notes:
+        if not items and not increments and not notes and not decided:
             return 0
         with self._transaction():
             if items and first and self._free_pages() < first:  # evictions ask for none
@@ -106,10 +126,40 @@ class Writer(Browsing):
                     return done
             self._db.executemany(ADD, increments)
             self._db.executemany(NOTE, (notes or {}).items())
+            if decided:
+                self._note_decided(decided)
         return len(items)
 
+    def _note_decided(self, decided: Decided) -> None:
+        """Append to the ledger, and forget the oldest where it has more than its part."""
+        self._db.execute("DELETE FROM decided WHERE open = 1")
+        last = self._db.execute("SELECT coalesce(max(upto), 0) FROM decided").fetchone()[0]
+        for is_open, marks in ((0, decided.marks), (1, decided.leaving)):
+            if marks:
+                last += len(marks)
+                row = (last, is_open, decided.newest, marks)
+                self._db.execute("INSERT INTO decided VALUES (?, ?, ?, ?)", row)
+        oldest = (last - space.ledger_bound(self._limit),)
+        if decided.crowded:
+            (floor,) = self._db.execute("SELECT max(newest) FROM decided WHERE upto <= ?", oldest)
+            if floor[0]:
+                self._db.execute(_SET, ("floor", floor[0]))
+        self._db.execute("DELETE FROM decided WHERE upto <= ?", oldest)
+
+    def _set_time(self, key_and_time: tuple[int, float]) -> None:
+        key, time = key_and_time
+        self._db.execute("UPDATE samples SET time = ? WHERE key = ?", (time, key))
+
+    def _begin_tenure(self) -> None:
+        ran, wall = (self._setting(name, _Seconds) for name in ("ran", "wall"))
+        self._tenure.begin(ran or 0.0, wall)
+
+    def _save_tenure(self) -> None:
+        with self._transaction():
+            self._db.executemany(_SET, self._tenure.state.items())
+
     def _insert(self, one: Candidate) -> None:
-        key = self._db.execute(_INSERT, one.row).lastrowid
+        key = self._db.execute(_INSERT, one.row | {"ran": self._tenure.ran}).lastrowid
         self._db.execute("INSERT INTO payloads VALUES (?, ?)", (key, one.row["payload"]))
         if one.row["numbers"] is not None:
             self._db.execute(
@@ -203,7 +253,7 @@ class Writer(Browsing):
     def _left(self, pool: Pool) -> int:
         """Bytes that a pool has left of its share; negative where it has more than that."""
         share = int(space.max_pages(self._limit or 0) * PAGE * self._shares[pool])
-        return share - int(self._setting(_TAKEN[pool]))
+        return share - self._setting(_TAKEN[pool], int)
 
     def _victims(self, pool: Pool) -> Generator[Victim]:
         with (
@@ -211,15 +261,19 @@ class Writer(Browsing):
             schema.snapshot(self._db),
             closing(self._db.execute(_VICTIMS, (pool.value,))) as rows,
         ):
-            yield from map(Victim._make, rows)
+            yield from (typed(row, Victim) for row in rows)
 
-    def _delete(self, wanted: Wanted, reason: str, now: float | None = None) -> int:
-        """Delete what matches, whoever it is; returns how many."""
+    def _delete(
+        self, wanted: Wanted, reason: str, now: float | None = None, ran: float | None = None
+    ) -> int:
+        """Delete what matches, whoever it is; returns how many. ran: what is not both uploaded
+        and labelled was stored before this, by the store's own clock.
+        """
         oldest = None if wanted.age is None else (clock.time() if now is None else now) - wanted.age
-        asked = wanted._asdict() | {"before": oldest}
+        asked = wanted._asdict() | {"before": oldest, "stored_before": ran}
         deleted = 0
         while rows := self._query(_MATCHING, asked):
-            self._evict([Victim._make(row) for row in rows], reason)
+            self._evict(self._typed(list[Victim], rows), reason)
             deleted += len(rows)
         return deleted
 
@@ -279,7 +333,7 @@ class Writer(Browsing):
         """Whether one more row could take the journal out of its part of the limit."""
         if self._limit is None:
             return False
-        size = file_size(Path(f"{self.path}-journal"))
+        size = schema.file_size(Path(f"{self.path}-journal"))
         return size + space.row_journal_bound(self._limit) > space.journal_bound(self._limit)
 
     # Settings and the journal ---------------------------------------------------------------------
@@ -288,7 +342,7 @@ class Writer(Browsing):
         with schema.sqlite_errors(self.path), schema.snapshot(self._db):
             self._embeds = schema.pragma(self._db, "user_version") >= schema.WITH_EMBEDDINGS
         self._limit = self.limit
-        known = ((pool, self._setting(f"{pool}_share")) for pool in DEFAULT_SHARES)
+        known = ((pool, self._setting(f"{pool}_share", _Share)) for pool in DEFAULT_SHARES)
         self._shares = {
             pool: DEFAULT_SHARES[pool] if share is None else share for pool, share in known
         }

@@ -1,13 +1,13 @@
 """What became of the stream, and what was dropped: counts, and the audit's estimates."""
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import PurePosixPath
 
 import msgspec
 
-from dripgate.gate_info import GateInfo
+from dripgate.data.layout import label_of
+from dripgate.errors import StoreError
+from dripgate.gate_info import GateInfo, noted
 from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, Stream, estimate
 from dripgate.store import BROKEN, Browsing, Store
 from dripgate.stream.loop import saved_policy
@@ -57,7 +57,11 @@ def account(store: Store) -> Account | None:
     meta, saved = store.meta, saved_policy(store)
     if not saved or "gate" not in meta:
         return None
-    info = msgspec.json.decode(meta["gate"], type=GateInfo)
+    if (info := noted(meta)) is None:
+        raise StoreError(
+            f"{store.path}: the gate noted in it is damaged, or another dripgate's, so there is no "
+            "account of its policy; run the present gate into it"
+        )
     policy = Policy.restored(info, saved)
     estimates, why = _estimates(store, policy, info)
     counts = policy.counts
@@ -76,8 +80,8 @@ def account(store: Store) -> Account | None:
 
 
 def _strange(store: Store, info: GateInfo) -> dict[str, int]:
-    given = Counter(one.label for one in store.outcomes() if one.label)
-    return {label: n for label, n in sorted(given.items()) if label not in info.classes}
+    known = {*info.classes, BROKEN}
+    return {label: n for label, n in store.labels().items() if label not in known}
 
 
 def audited(store: Browsing, policy: Policy) -> tuple[Stream | None, str]:
@@ -103,15 +107,14 @@ def measured(store: Browsing, classes: Sequence[str], most: int = MOST) -> list[
     People label what is strange first, and estimates from that would mislead. So of each stratum
     the samples count in the order of their hashes, which is chance, up to the first that has no
     label; at most ``most`` of each. Labels are those in the store, else the class folder a sample
-    came from, as in ``retrain``. A label that the gate does not know is a mistake of the gate; what
+    came from: ``class_of``. A label that the gate does not know is a mistake of the gate; what
     is marked as broken is passed over.
     """
     known = {name: index for index, name in enumerate(classes)}
     seen = []
     for chance in (True, False):
         for one in islice(store.drawn(chance=chance), most):
-            folder = PurePosixPath(one.source).parent.name
-            label = one.label or (folder if folder in known else None)
+            label = label_of(one.label, one.source, known)
             if label is None:
                 break
             if label != BROKEN:

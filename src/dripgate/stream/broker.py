@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from dripgate.errors import UplinkError
+from dripgate.files import read_whole
 from dripgate.store import Store
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -102,7 +103,7 @@ def read_login(path: Path | None, environment: Mapping[str, str] = os.environ) -
     try:
         if path.stat().st_mode & stat.S_IROTH:
             raise UplinkError(f"{path}: everybody may read these credentials; run chmod 600 {path}")
-        return msgspec.toml.decode(path.read_bytes(), type=Login)
+        return msgspec.toml.decode(read_whole(path, 1 << 16), type=Login)
     except OSError as error:
         raise UplinkError(f"{path}: cannot be read ({error.strerror}); {form}") from None
     except msgspec.DecodeError as error:

@@ -3,8 +3,10 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from dripgate.store import Store
+from dripgate.store.records import Decided
 from dripgate.stream.buffer import Buffer
-from dripgate.types import Sample
+from dripgate.types import Sample, Verdict
 
 #: Longest time that a feed with nothing to give leaves the loop alone, in seconds.
 TICK = 0.25
@@ -21,12 +23,21 @@ class Feed:
 
     #: Samples that came and were thrown away because the loop was too slow.
     lost = 0
+    #: Files that were decided before; that stay although they were to go; that never rested.
+    known = stayed = 0
+    restless: Sequence[str] = ()
 
     def __init__(self, samples: Iterable[Sample | None]) -> None:
         self._samples = samples
 
     def __iter__(self) -> Iterator[Sample | None]:
         return iter(self._samples)
+
+    def begin(self, store: Store, by: str) -> None:
+        """Told before the first sample into which store it goes, and what decides."""
+
+    def decided(self, pairs: Sequence[tuple[Sample, Verdict]]) -> Decided | None:
+        """What is noted in the ledger, in one commit with these verdicts."""
 
     def notes(self) -> Mapping[str, str]:
         """What is noted in the store, in one commit with all samples given so far."""

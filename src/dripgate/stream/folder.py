@@ -1,109 +1,89 @@
 """A folder or an archive as a feed: read once, or followed as it grows.
 
-A growing folder is read in the order of the files' times of change (the kernel's ctime, which no
-copy or move can set back), and all that is remembered of the files already given is the last
-one's time and name: memory does not grow with the stream. A file is left alone until it has not
-changed for ``settle`` seconds, so that one being written is not taken half. Hence
+A file is decided once by a gate and its rules, however often it is met: what was decided is noted
+in the store, in the transaction of the verdicts, and known again by inode, size and times, or by
+content (``ledger``). So a run that was interrupted goes on after its last commit, a folder that is
+read every night gives what is new in it, and what is moved in, mounted or dated in the future is
+given like anything else. A file that is written again is another one.
 
-* each file is given once, and once more whenever it is written or renamed again;
-* where the machine's clock is set back, files of the time lived twice are given twice: the same
-  bytes are the same sample, so a store holds them once.
+A file is given as one sample, or as several: the windows of a long recording. Where files are to be
+removed or moved, one goes when all its samples have verdicts of the gate that are durable, and
+those to be stored are in the store. What could not be decoded stays, and what was written again.
 
-The disk is the queue: a slow scorer makes files wait, not memory grow. How far the loop came is
-noted in the store with each batch, so a run that was interrupted goes on after its last commit.
+The disk is the queue: a slow scorer makes files wait, not memory grow.
 """
 
-import heapq
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from dripgate.data.files import check, fingerprint, iter_files, listing, read_file
+from dripgate.data.files import check, fingerprint, iter_files
 from dripgate.errors import DataError
 from dripgate.media import DEFAULT_LIMITS
+from dripgate.store import Store
+from dripgate.store.records import Decided, clean
+from dripgate.store.space import ledger_bound
 from dripgate.stream.feed import TICK, Feed, Stop
-from dripgate.types import Sample
+from dripgate.stream.growing import Growing
+from dripgate.stream.leaving import Leaving
+from dripgate.stream.ledger import DROPPED, GIVEN, STAYS, STORED, Ledger, packed
+from dripgate.stream.reading import TIMES, Read, read, samples, taken_at
+from dripgate.stream.tree import Found, Told, Tree
+from dripgate.text import one_line
+from dripgate.types import InputSpec, Reason, Sample, Verdict
 
-#: Names held at once; a folder with more new files is listed again for the rest.
-BATCH = 50_000
-#: Where the store notes how far the loop came.
+#: Where the store notes how far an archive was read.
 POSITION = "position"
-_SAME = ("st_ino", "st_ctime_ns", "st_size")
+_MARKS = 3 * 8  # bytes of a file in the ledger
+#: Seconds within which a file may be written again without its status showing it.
+_FRESH = 2.0
+_BESIDE = ("", "-journal", "-wal", "-shm", "-lock")  # files of a store
 
 
 class Position(msgspec.Struct, frozen=True):
-    """How far a folder or archive was read. after: time of change in ns and name of the last file
-    of a folder that is followed. given: files of one that is not; fingerprint: while it was this.
-    """
+    """How far an archive was read: so many members, while it was this file, by this gate."""
 
     source: str
-    after: tuple[int, str] = (0, "")
     given: int = 0
     fingerprint: str = ""
+    by: str = ""
 
 
-class Processed:
-    """What becomes of a file once the verdict about it is durable: "keep", "remove", "move:DIR".
+class _UnderWay:
+    """A file whose samples are being decided. name: its mark by name."""
 
-    A file that could not be read, or was written to since, is left alone. Raises DataError where
-    DIR is no other folder of the same file system.
-    """
+    def __init__(self, file: Read | None, marks: list[int], name: int, source: str) -> None:
+        self.file, self.marks, self.name, self.source = file, marks, name, source
+        self.state, self.stored, self.given, self.decided = 0, list[str](), 0, 0
+        self.whole = False
 
-    def __init__(self, what: str, source: Path) -> None:
-        self._what, _, folder = what.partition(":")
-        self._to = Path(folder)
-        if what not in ("keep", "remove") and not (self._what == "move" and folder):
-            raise DataError(f"{what!r}: files can be processed by keep, remove or move:FOLDER")
-        if what != "keep" and not source.is_dir():
-            raise DataError(f"{source}: its files cannot be moved or removed one by one; leave out "
-                            "--processed")  # fmt: skip
-        if self._what == "move":
-            self._check(source)
+    def note(self, state: int, id: str) -> None:
+        """One more of its samples has this state."""
+        self.state = max(self.state, state)
+        self.decided += 1
+        if state == STORED:
+            self.stored.append(id)
 
     @property
-    def keeps(self) -> bool:
-        """Whether files stay where they are."""
-        return self._what == "keep"
-
-    def __call__(self, path: Path, name: str, sample: Sample) -> None:
-        """Raises DataError where the file can be neither moved nor removed."""
-        try:
-            if self._what == "remove":
-                path.unlink(missing_ok=True)
-            elif self._what == "move":
-                target = self._to / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if target.exists():  # of the same name, not the same
-                    target = target.with_stem(f"{target.stem}-{sample.id[:12]}")
-                path.replace(target)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise DataError(
-                f"{path}: decided, but cannot be {self._what}d ({error.strerror}); "
-                "check who may write to its folder"
-            ) from None
-
-    def _check(self, source: Path) -> None:
-        try:
-            self._to.mkdir(parents=True, exist_ok=True)
-            same = self._to.stat().st_dev == source.stat().st_dev
-        except OSError as error:
-            raise DataError(f"{self._to}: cannot be made ({error.strerror})") from None
-        if not same or self._to.resolve().is_relative_to(source.resolve()):
-            raise DataError(f"{self._to}: files are moved to a folder of the same file system that "
-                            f"is not inside {source}")  # fmt: skip
+    def complete(self) -> bool:
+        """Whether all its samples are decided."""
+        return self.whole and self.decided == self.given
 
 
 class Folder(Feed):
     """The files of a folder or archive; with ``follow`` those of a folder, until ``stop()``.
 
     limit: bytes; what has more, or cannot be read, comes without payload and with its problem.
-    position: as ``notes`` gave it. poll, settle: seconds. clock, wait: tell the time and pass
-    it; wait may say that it ended early because the loop has something to do.
+    processed: "keep", "remove" or "move:DIR"; unreadable: "keep" or "move:DIR", for what could not
+    be decoded. spec: what the gate takes; then a long recording is cut into windows. times: one of
+    "read", "mtime", "exif": when a sample was taken. poll, settle: seconds. again: also what was
+    decided before. own: files of the program itself. told: is given a line for what is passed
+    over. clock, steady, wait: tell the time, how it passes, and pass it; wait may say that it
+    ended early because the loop has something to do.
     Raises DataError at once for what is no folder or archive; later for a damaged archive.
     """
 
@@ -113,84 +93,135 @@ class Folder(Feed):
         *,
         follow: bool = False,
         processed: str = "keep",
-        position: str = "",
+        unreadable: str = "keep",
+        spec: InputSpec | None = None,
+        times: str = "read",
+        again: bool = False,
+        own: Sequence[Path] = (),
+        told: Told = lambda _: None,
         poll: float = 1.0,
         settle: float = 2.0,
         stop: Stop = lambda: False,
         limit: int = DEFAULT_LIMITS.payload_bytes,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] = time.sleep,
     ) -> None:
         self._path = Path(path).expanduser()
         check(self._path)
         if follow and not self._path.is_dir():
             raise DataError(f"{path}: an archive does not grow; leave out follow, or give a folder")
-        self._processed = Processed(processed, self._path)
-        self._follow, self._stop, self._limit = follow, stop, limit
-        self._poll, self._settle, self._clock, self._wait = poll, settle, clock, wait
-        self._position = self._found(position)
-        self._given: dict[str, os.stat_result] = {}  # not done yet, where done means something
+        if times not in TIMES:
+            raise DataError(f"{times!r}: a sample's time is one of {', '.join(TIMES)}")
+        if unreadable == "remove":
+            raise DataError("what cannot be read is never removed; give keep or move:FOLDER")
+        self._processed = Leaving(processed, self._path)
+        self._apart = Leaving(unreadable, self._path, "--unreadable")
+        self._follow, self._stop, self._limit, self._spec = follow, stop, limit, spec
+        self._times, self._again = times, again
+        self._poll, self._settle, self._wait = poll, settle, wait
+        self._clock, self._steady = clock, steady
+        self._tree = Tree(self._path, told)
+        self._tree.leave_out(list(own))
+        self._ledger, self._capacity = Ledger(), ledger_bound(None) // _MARKS
+        self._held: Callable[[str], bool] = lambda _: False
+        self._begun = False
+        self._position: Position | None = None
+        self._growing: Growing | None = None
+        self._queue: deque[tuple[_UnderWay, int]] = deque()  # and the mark of the sample
+        self._finished: list[_UnderWay] = []
+        self._staying: list[tuple[int, int]] = []  # marks for the next commit
+        self._newest = self._files = self._met = self._stayed = 0
+
+    def begin(self, store: Store, by: str) -> None:
+        """Go on from what this store says was decided by ``by``."""
+        self._begun = True
+        self._ledger = Ledger(by) if self._again else Ledger(by, store.decided())
+        self._held = store.__contains__
+        self._capacity = ledger_bound(store.limit) // _MARKS
+        self._tree.leave_out([Path(f"{store.path}{suffix}") for suffix in _BESIDE])
+        if self._path.is_dir():
+            return
+        source = clean(os.fspath(self._path.resolve()))
+        fresh = Position(source, 0, fingerprint(self._path), self._ledger.by)
+        try:
+            noted = msgspec.json.decode(store.meta.get(POSITION, ""), type=Position)
+        except msgspec.DecodeError:
+            noted = fresh
+        again = self._again or msgspec.structs.replace(noted, given=0) != fresh
+        self._position = fresh if again else noted
 
     def __iter__(self) -> Iterator[Sample | None]:
-        return self._grown() if self._follow else self._once()
+        if self._follow:
+            return self._grown()
+        return self._once() if self._path.is_dir() else self._archive()
 
-    def notes(self) -> Mapping[str, str]:
-        """How far the files were given."""
-        return {POSITION: msgspec.json.encode(self._position).decode()}
+    @property
+    def known(self) -> int:  # type: ignore[override]  # a number all the same
+        """Files that were decided before, and are not decided again."""
+        return self._met + (self._growing.known if self._growing else 0)
 
-    def done(self, samples: Sequence[Sample]) -> None:
-        """Move or remove the files of these samples."""
-        for sample in samples:
-            path, read = self._path / sample.source, self._given.pop(sample.source, None)
-            if read and not sample.problem and _unchanged(path, read):
-                self._processed(path, sample.source, sample)
+    @property
+    def stayed(self) -> int:  # type: ignore[override]
+        """Files that were to be removed or moved, and stay all the same."""
+        return self._stayed
 
-    def _found(self, position: str) -> Position:
-        """The position to go on from: the one noted, if it is one in the same files."""
-        source = str(self._path.resolve())
-        mark = "" if self._follow or not self._processed.keeps else fingerprint(self._path)
-        fresh = Position(source, fingerprint=mark)
-        try:
-            noted = msgspec.json.decode(position, type=Position) if position else fresh
-        except msgspec.DecodeError:
-            return fresh
-        return noted if (noted.source, noted.fingerprint) == (source, mark) else fresh
+    @property
+    def restless(self) -> Sequence[str]:  # type: ignore[override]
+        """Files that were not read because they go on changing."""
+        return self._growing.restless if self._growing else []
+
+    # Giving -------------------------------------------------------------------------------------
 
     def _once(self) -> Iterator[Sample]:
-        position, begin = self._position, self._position.given
-        for index, (name, payload, problem) in enumerate(iter_files(self._path, self._limit), 1):
+        if self._tree.list("") is None:
+            raise DataError(f"{self._path}: is gone")
+        for found in self._tree.walk(oldest=self._times != "read"):
+            self._files += 1
+            if self._stop():
+                return
+            state = self._ledger.state([self._ledger.of_status(found.status)])
+            if state and (self._processed.keeps or state >= STAYS):
+                self._met += 1
+            else:
+                yield from self._given(found, count_known=True)
+
+    def _grown(self) -> Iterator[Sample | None]:
+        self._growing = growing = Growing(
+            self._tree, self._ledger, self._settle, self._clock, self._steady
+        )
+        growing.leaves = not self._processed.keeps
+        while not self._stop():
+            for found in growing.files():
+                if self._stop():
+                    return
+                yield from self._given(found, count_known=False)
+            self._files = growing.total
+            if not growing.more:
+                yield from self._pause()
+
+    def _archive(self) -> Iterator[Sample]:
+        position = self._position
+        begin = position.given if position else 0
+        self._met = begin
+        for index, file in enumerate(iter_files(self._path, self._limit), 1):
             if index <= begin:
                 continue
             if self._stop():
                 return
-            self._read(name, self._path / name)
-            if position.fingerprint:
+            content = Sample(file.payload).id if not file.problem else file.problem
+            marks = self._ledger.of_content(file.name, content.encode(), None)
+            if position:
                 self._position = msgspec.structs.replace(position, given=index)
-            yield Sample(payload, name, problem=problem)
-        self._position = msgspec.structs.replace(position, given=0)  # to the end: the next is anew
-
-    def _grown(self) -> Iterator[Sample | None]:
-        given = self._position.after
-        while not self._stop():
-            horizon = int((self._clock() - self._settle) * 1e9)
-            if given[0] > horizon:  # the clock was set back: what is written now must not be missed
-                given = (horizon, "")
-            settled = (
-                (status.st_ctime_ns, name, path)
-                for name, path, status in listing(self._path)
-                if given < (status.st_ctime_ns, name) and status.st_ctime_ns <= horizon
-            )
-            batch = heapq.nsmallest(BATCH, settled)
-            for changed, name, path in batch:
-                if self._stop():
-                    return
-                self._read(name, path)
-                given = (changed, name)
-                self._position = msgspec.structs.replace(self._position, after=given)
-                if read := read_file(path, self._limit):
-                    yield Sample(read[0], name, problem=read[1])
-            if len(batch) < BATCH:
-                yield from self._pause()
+            if self._ledger.state(marks):
+                self._met += 1
+            else:
+                under_way = _UnderWay(None, marks, marks[0], file.name)
+                taken = taken_at(self._times, file.payload, file.time, self._clock)
+                if not self._begun:
+                    yield from samples(file.payload, file.problem, file.name, self._spec, taken)
+                    continue
+                yield from self._parts(under_way, file.payload, file.problem, taken)
 
     def _pause(self) -> Iterator[None]:
         """Until the folder is looked at again."""
@@ -199,22 +230,153 @@ class Folder(Feed):
             yield None
             left -= TICK / 10 if self._wait(min(left, TICK)) else TICK
 
-    def _read(self, name: str, path: Path) -> None:
-        """Note what a file is before it is read, to know it again when it is done."""
-        if not self._processed.keeps:
-            try:
-                self._given[name] = path.stat()
-            except OSError:
-                self._given.pop(name, None)
+    def _given(self, found: Found, *, count_known: bool) -> Iterator[Sample]:
+        """The samples of a file, unless its bytes are known."""
+        file = read(found, self._limit)
+        if file is None:
+            return
+        marks = self._ledger.of_content(found.name, file.content, file.status)
+        under_way = _UnderWay(file, marks, marks[0], found.source)
+        state = self._ledger.state([self._status(file), *marks])
+        taken = taken_at(self._times, file.payload, file.status.st_mtime, self._clock)
+        if state:
+            self._met += count_known
+            self._met_again(under_way, state, taken)
+        elif not self._begun:  # nobody decides: given is all that can be known
+            self._ledger.note([self._status(file), marks[1]], STAYS)
+            yield from samples(file.payload, file.problem, found.source, self._spec, taken)
+        else:
+            self._ledger.hold(self._status(file))
+            yield from self._parts(under_way, file.payload, file.problem, taken)
+
+    def _parts(
+        self, under_way: _UnderWay, payload: bytes, problem: str, taken: float | None
+    ) -> Iterator[Sample]:
+        """Samples that are not decided yet. The last is known to be it before it is given."""
+        ahead: tuple[Sample, int] | None = None
+        for sample in samples(payload, problem, under_way.source, self._spec, taken):
+            part = self._ledger.of_part(under_way.name, under_way.given)
+            under_way.given += 1
+            if state := self._ledger.state([part]):
+                under_way.note(state, sample.id)
+                continue
+            if ahead is not None:
+                self._queue.append((under_way, ahead[1]))
+                yield ahead[0]
+            ahead = sample, part
+        under_way.whole = True
+        if ahead is not None:
+            self._queue.append((under_way, ahead[1]))
+            yield ahead[0]
+
+    def _status(self, file: Read) -> int:
+        return self._ledger.of_status(file.status)
+
+    # What was decided ---------------------------------------------------------------------------
+
+    def notes(self) -> Mapping[str, str]:
+        """How far an archive was given."""
+        if self._position is None:
+            return {}
+        return {POSITION: msgspec.json.encode(self._position).decode()}
+
+    def decided(self, pairs: Sequence[tuple[Sample, Verdict]]) -> Decided | None:
+        """What is to be noted with these verdicts."""
+        leaving: list[tuple[int, int]] = []
+        for sample, verdict in pairs:
+            under_way, part = self._queue.popleft()
+            under_way.note(state := _state(verdict), sample.id)
+            if not under_way.complete:
+                self._staying.append((part, state))
+                continue
+            marks = self._noted(under_way)
+            if under_way.file:
+                self._newest = max(self._newest, self._changed(under_way.file))
+                self._ledger.release(self._status(under_way.file))
+                self._finished.append(under_way)
+            if not self._goes(under_way):
+                self._staying += marks
+            elif under_way.state != STAYS:  # else it is to be met again, and moved, after a crash
+                leaving += marks
+        block = self._ledger.block(
+            packed(self._staying), packed(leaving), self._newest,
+            crowded=self._files > self._capacity,
+        )  # fmt: skip
+        self._staying = []
+        return block
+
+    def done(self, samples: Sequence[Sample]) -> None:
+        """Move or remove the files whose samples are all decided now."""
+        finished, self._finished = self._finished, []
+        for under_way in finished:
+            if self._goes(under_way):
+                self._staying += self._leave(under_way)
+
+    def _leave(self, under_way: _UnderWay) -> list[tuple[int, int]]:
+        """Remove or move a file; returns what is to be remembered of it. Says why it stays."""
+        file = under_way.file
+        assert file is not None  # noqa: S101 - archives keep their members
+        cause = ""
+        if not all(map(self._held, under_way.stored)):
+            cause = "found no room in the store, or was evicted from it"
+        unreadable = under_way.state == STAYS
+        cause = cause or (self._apart if unreadable else self._processed)(file)
+        marks = self._noted(under_way)
+        if not cause and file.status.st_nlink == 1 and not file.found.link:
+            self._ledger.forget(mark for mark, _ in marks)
+            return []
+        if cause:
+            self._stayed += 1
+            self._ledger.note((mark for mark, _ in marks), STAYS)  # no more tries in this run
+            folder = Path(file.found.path).parent
+            self._tree.once(f"stays {folder} {cause}", (
+                f"{one_line(file.found.path)}: decided, but stays: {cause} (other files of its "
+                "folder are not named)"
+            ))  # fmt: skip
+        return marks
+
+    def _met_again(self, under_way: _UnderWay, state: int, taken: float | None) -> None:
+        """A file whose bytes are known: know it by all its marks, and let it go if it may."""
+        file = under_way.file
+        assert file is not None  # noqa: S101 - archives keep their members
+        if state == GIVEN:
+            return
+        under_way.state = state
+        if state == STORED:
+            parts = samples(file.payload, file.problem, under_way.source, self._spec, taken)
+            under_way.stored = [sample.id for sample in parts]
+        known = self._ledger.states(self._marks(under_way))
+        marks = [one for one, told in zip(self._noted(under_way), known, strict=True) if not told]
+        if self._goes(under_way) and state != STAYS and not self._leave(under_way):
+            return
+        self._staying += marks
+
+    def _noted(self, under_way: _UnderWay) -> list[tuple[int, int]]:
+        """A file's marks with what became of it; known from now on."""
+        marks = self._marks(under_way)
+        self._ledger.note(marks, under_way.state)
+        return [(mark, under_way.state) for mark in marks]
+
+    def _goes(self, under_way: _UnderWay) -> bool:
+        """Whether a file is to be removed or moved."""
+        if under_way.file is None:
+            return False
+        leaving = self._apart if under_way.state == STAYS else self._processed
+        return not leaving.keeps
+
+    def _marks(self, under_way: _UnderWay) -> list[int]:
+        """Marks of a file. Not by its status where another file might get the same by and by."""
+        file = under_way.file
+        if file is None or abs(self._clock() - file.status.st_ctime) < _FRESH:
+            return under_way.marks
+        return [self._status(file), *under_way.marks]
+
+    def _changed(self, file: Read) -> int:
+        """Time of change in ns; a file of the future is as new as any."""
+        return min(file.status.st_ctime_ns, int(self._clock() * 1e9))
 
 
-def _unchanged(path: Path, read: os.stat_result) -> bool:
-    try:
-        now = path.stat()
-    except OSError:
-        return False
-    return (now.st_ino, now.st_ctime_ns, now.st_size) == (
-        read.st_ino,
-        read.st_ctime_ns,
-        read.st_size,
-    )
+def _state(verdict: Verdict) -> int:
+    if verdict.reason is Reason.UNREADABLE:
+        return STAYS
+    return STORED if verdict.stored else DROPPED

@@ -4,6 +4,7 @@ import base64
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -11,6 +12,7 @@ from dripgate.errors import StoreError
 from dripgate.gate import Gate
 from dripgate.policy import Policy, Rules
 from dripgate.store import Browsing, Store
+from dripgate.stream.caution import Caution
 from dripgate.stream.feed import Feed
 from dripgate.types import Array, Decision, Reason, Sample, Verdict
 
@@ -48,7 +50,9 @@ class Summary(msgspec.Struct, kw_only=True):
 
     stored: samples newly written. present: were in the store already. refused: the store was
     full of more valuable ones. lost: came and were thrown away because the loop was too slow.
-    reasons: verdicts by "decision: reason".
+    known: files that were decided before by this gate and these rules, and are not counted in
+    ``seen``. stayed: files that were to be removed or moved and stay. restless: files that were
+    not read because they went on changing. reasons: verdicts by "decision: reason".
     """
 
     seen: int = 0
@@ -60,6 +64,9 @@ class Summary(msgspec.Struct, kw_only=True):
     present: int = 0
     refused: int = 0
     lost: int = 0
+    known: int = 0
+    stayed: int = 0
+    restless: list[str] = []
     bytes_seen: int = 0
     bytes_stored: int = 0
     seconds: float = 0.0
@@ -97,24 +104,33 @@ def run(
     store.set_meta("gate_id", gate.id)
     policy = Policy(rules, gate.info, saved_policy(store)) if rules else None
     feed = source if isinstance(source, Feed) else Feed(source)
-    for samples in _batches(feed, batch, latency):
-        if samples:
-            verdicts, found = gate.observe_batch(samples)
-            if policy:
-                verdicts = policy(samples, verdicts, found)
-            pairs = list(zip(samples, verdicts, strict=True))
-            known = zip((sample.id for sample in samples), found, strict=True) if embeddings else ()
-            _store(store, pairs, dict(known), policy, feed, summary)
-            feed.done(samples)
-            for sample, verdict in pairs:
-                _count(summary, sample, verdict)
-            if on_verdicts:
-                on_verdicts(pairs)
-        summary.seconds = time.perf_counter() - started
-        if on_turn:
-            on_turn(summary)
-    for key, text in feed.notes().items():
-        store.set_meta(key, text)
+    feed.begin(store, f"{gate.id} {msgspec.json.encode(rules).decode()}")
+    caution = Caution(store, batch)
+    try:
+        for samples in _batches(feed, caution, latency):
+            if samples:
+                seen = caution.look(samples)
+                verdicts, found = gate.observe_batch(seen)
+                if policy:
+                    verdicts = policy(seen, verdicts, found)
+                pairs = list(zip(samples, verdicts, strict=True))
+                known = zip((one.id for one in samples), found, strict=True) if embeddings else ()
+                _store(store, pairs, dict(known), policy, feed, caution, summary)
+                feed.done(samples)
+                for sample, verdict in pairs:
+                    _count(summary, sample, verdict)
+                if on_verdicts:
+                    on_verdicts(pairs)
+            summary.known, summary.stayed = feed.known, feed.stayed
+            summary.seconds = time.perf_counter() - started
+            if on_turn:
+                on_turn(summary)
+        store.put_many([], meta=feed.notes(), decided=feed.decided([]))
+        summary.known, summary.stayed = feed.known, feed.stayed
+        summary.restless = [*feed.restless][:NAMED]
+    finally:
+        with suppress(StoreError):  # the first error is the one to tell
+            caution.end()
     return summary
 
 
@@ -134,6 +150,7 @@ def _store(
     embeddings: dict[str, Array],
     policy: Policy | None,
     feed: Feed,
+    caution: Caution,
     summary: Summary,
 ) -> None:
     worth = [(sample, verdict) for sample, verdict in pairs if verdict.stored]
@@ -143,10 +160,14 @@ def _store(
     counted["bytes_seen"] = sum(len(sample.payload) for sample, _ in pairs)
     lost = feed.lost
     counted["lost"], summary.lost = lost - summary.lost, lost
-    meta = dict(feed.notes())
+    meta = dict(feed.notes()) | caution.note(len(pairs))
     if policy:
         meta[POLICY] = base64.b64encode(policy.save()).decode()
-    for outcome in store.put_many(worth, embeddings=embeddings, counters=counted, meta=meta):
+    decided = feed.decided(pairs)
+    stored = store.put_many(
+        worth, embeddings=embeddings, counters=counted, meta=meta, decided=decided
+    )
+    for outcome in stored:
         setattr(summary, outcome.value, getattr(summary, outcome.value) + 1)
 
 
@@ -174,8 +195,8 @@ def _count(summary: Summary, sample: Sample, verdict: Verdict) -> None:
         of_class.quarantined += 1
 
 
-def _batches(feed: Feed, size: int, latency: float) -> Iterator[list[Sample]]:
-    """What is there, up to ``size``. A feed that pauses is waited for until ``latency`` is over;
+def _batches(feed: Feed, caution: Caution, latency: float) -> Iterator[list[Sample]]:
+    """What is there, up to a batch. A feed that pauses is waited for until ``latency`` is over;
     an empty batch in between is the loop's turn.
     """
     batch: list[Sample] = []
@@ -186,7 +207,11 @@ def _batches(feed: Feed, size: int, latency: float) -> Iterator[list[Sample]]:
             batch.append(sample)
             held += len(sample.payload)
         late = bool(batch) and time.monotonic() - began >= latency
-        if len(batch) == size or held >= BATCH_BYTES or (late and (sample is None or latency)):
+        if (
+            len(batch) >= caution.size
+            or held >= BATCH_BYTES
+            or (late and (sample is None or latency))
+        ):
             yield batch
             batch, held = [], 0
         elif sample is None:

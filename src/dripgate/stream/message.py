@@ -43,8 +43,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     payload: bytes | None = None
 
     def sample(self, device: str) -> Sample:
-        """The sample as it was, its source below the name of the device."""
-        return Sample(self.payload or b"", f"{device}/{self.source}", self.time)
+        """The sample as it was, its source below the name of the device.
+
+        Of a source that is too long with the name its beginning goes, as in a store, never the
+        name: nobody speaks for another device.
+        """
+        room = LONGEST_SOURCE - len(device) - 1
+        return Sample(self.payload or b"", f"{device}/{self.source[-room:]}", self.time)
 
     @property
     def verdict(self) -> Verdict:

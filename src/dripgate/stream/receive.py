@@ -16,15 +16,19 @@ from typing import Self
 import msgspec
 
 from dripgate.errors import StoreError
-from dripgate.files import sync_folder
+from dripgate.files import sync_folder, write_whole
 from dripgate.store import Put, Store
 from dripgate.stream.broker import Address, Security, is_name
 from dripgate.stream.buffer import Buffer
 from dripgate.stream.message import LARGEST, Message, RefusedError, decode, encode_receipt
 from dripgate.stream.mqtt import Link, Received
+from dripgate.text import plain_json
 
 #: Messages committed together, and bytes of messages in memory.
 BATCH, ROOM = 64, 64 << 20
+#: The file of metadata may take so many times less than the store.
+METADATA_PART = 9
+_LONGEST_LINE = 1 << 17
 #: Seconds that the broker keeps messages while we are away.
 SESSION = 7 * 86400
 
@@ -62,7 +66,9 @@ class Receiver:
         self._store, self._on_refused = store, on_refused
         self._prefix = f"{address.topic}/samples/"
         self._receipts = f"{address.topic}/receipts/"
-        self._metadata = Metadata(store.path.with_suffix(".metadata.jsonl"))
+        bound = None if store.limit is None else store.limit // METADATA_PART
+        # Behind the whole name: north.db and north.sqlite have a file each.
+        self._metadata = Metadata(Path(f"{store.path}.metadata.jsonl"), bound)
         self._arrived = Buffer[Received](ROOM, lambda one: len(one.payload) + 1000)
         self.link = Link(
             address,
@@ -88,7 +94,8 @@ class Receiver:
             if (one := self._read(received)) is not None:
                 (bare if one[1].payload is None else whole).append(one)
         self._put(batch, whole)
-        self._metadata.add(bare)
+        if gone := self._metadata.add(bare):
+            self._store.count(evicted_metadata=gone)
         self.tally.metadata += len(bare)
         for device in {device for device, _ in whole + bare}:
             ids = [message.id.hex() for name, message in whole + bare if name == device]
@@ -144,57 +151,94 @@ class Receiver:
 class Metadata:
     """A file of JSON lines for samples that come without payload; made when the first one does.
 
-    An id is written once. Ids are held in memory, about 100 bytes each.
+    An id is written once. Ids are held in memory, about 100 bytes each. limit: bytes that the file
+    may take, None is no limit; beyond it the older half goes. Raises StoreError.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, limit: int | None = None) -> None:
+        self._path, self._limit = path, limit
         self._known: set[bytes] = set()
         self._file: FileIO | None = None
         if path.exists():
             self._open()
 
-    def add(self, messages: list[tuple[str, Message]]) -> None:
-        """Write what is new; on the disk when this returns. Raises StoreError."""
-        lines = b""
+    def add(self, messages: list[tuple[str, Message]]) -> int:
+        """Write what is new; on the disk when this returns. Returns how many older ones went."""
+        lines: dict[bytes, bytes] = {}
         for device, message in messages:
             if message.id not in self._known:
-                self._known.add(message.id)
                 record = msgspec.structs.asdict(message) | {"id": message.id.hex()}
                 del record["payload"]
-                lines += msgspec.json.encode({"device": device} | record) + b"\n"
+                line = msgspec.json.encode({"device": device} | record).decode()
+                lines[message.id] = plain_json(line).encode() + b"\n"
+        gone = 0
+        while self._limit is not None and sum(map(len, lines.values())) > self._limit // 2:
+            del lines[next(iter(lines))]
+            gone += 1
         if not lines:
-            return
+            return gone
+        data = b"".join(lines.values())
         file = self._file or self._open()
         try:
-            while lines:
-                lines = lines[file.write(lines) :]
-            os.fsync(file.fileno())
+            gone += self._make_room(file, len(data))
+            _write(self._file or self._open(), data)
         except OSError as error:
             raise StoreError(
                 f"{self._path}: cannot be written ({error.strerror}); free some space, then retry"
             ) from None
+        self._known.update(lines)
+        return gone
 
     def close(self) -> None:
         """Close the file."""
         if self._file:
             self._file.close()
+            self._file = None
+
+    def _make_room(self, file: FileIO, size: int) -> int:
+        """Leave the younger half of the lines where the limit asks for it; returns how many went.
+
+        A copy takes the file's place, so a quarter of the limit is the most that stays.
+        """
+        there = os.fstat(file.fileno()).st_size
+        if self._limit is None or there + size <= self._limit * 3 // 4:
+            return 0
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        kept, room = len(lines), max(0, self._limit // 4 - size)
+        while kept and len(lines[kept - 1]) <= room:
+            kept -= 1
+            room -= len(lines[kept])
+        self.close()
+        write_whole(self._path, b"".join(lines[kept:]))
+        self._known.clear()
+        self._open()
+        return kept
 
     def _open(self) -> FileIO:
         """Read the ids that are there, and cut off a line that a crash left half."""
         whole = 0
         try:
+            if self._path.is_symlink() or (self._path.exists() and not self._path.is_file()):
+                raise ValueError("a link or no plain file")
             self._file = FileIO(self._path, "a+")
             with self._path.open("rb") as lines:
-                for line in lines:
+                while line := lines.readline(_LONGEST_LINE):
                     if line.endswith(b"\n"):
                         whole += len(line)
                         self._known.add(bytes.fromhex(msgspec.json.decode(line, type=_Line).id))
+                    elif len(line) == _LONGEST_LINE:
+                        raise ValueError("a line too long for a record")
             self._file.truncate(whole)
             sync_folder(self._path.parent)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, msgspec.DecodeError) as error:
             raise StoreError(f"{self._path}: no metadata of ours ({error}); move it away") from None
         return self._file
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
+    os.fsync(file.fileno())
 
 
 class _Line(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
     incoming/          a folder; with follow also what arrives in it later
     stream.zip         an archive
-    pcm:-              a microphone: raw 16-bit PCM on standard input
+    pcm:-              a microphone: 16-bit PCM on standard input, raw or as a WAV
     camera:0           a camera, by number or address; camera:film.mp4 a film
     mqtt://host/topic  messages, one sample each
 
@@ -20,21 +20,29 @@ from dripgate.errors import DataError
 from dripgate.store import Store
 from dripgate.stream.broker import Security, is_address, name_of, parse_address
 from dripgate.stream.feed import ROOM, Feed, Stop
-from dripgate.stream.folder import POSITION, Folder
+from dripgate.stream.folder import Folder
 from dripgate.types import AudioInput, InputSpec, Sample
 
 _LIVE = ("pcm", "camera")
 
 
 class How(NamedTuple):
-    """follow, processed: of a folder. rate (Hz), overlap (of a window): of PCM. every: seconds
-    between two frames of a camera. room, drop_oldest: of the queue of what does not wait.
+    """follow, processed, unreadable, times, again, own, settle, told: of a ``Folder``. rate (Hz),
+    channels, overlap (of a window): of PCM. every: seconds between two frames of a camera. room,
+    drop_oldest: of the queue of what does not wait.
     security: of a broker. wait: how a followed folder passes the time, as in ``Folder``.
     """
 
     follow: bool = False
     processed: str = "keep"
+    unreadable: str = "keep"
+    times: str = "read"
+    again: bool = False
+    own: tuple[Path, ...] = ()
+    settle: float = 2.0
+    told: Callable[[str], object] = lambda _: None
     rate: int | None = None
+    channels: int | None = None
     overlap: float = 0.5
     every: float = 0.0
     room: int = ROOM
@@ -79,9 +87,9 @@ def open_source(source: str, spec: InputSpec, store: Store, stop: Stop, how: How
         name = name_of(store)
         address = parse_address(source, wildcards=True)
         return Topic(address, how.security, name, stop, room=how.room, drop_oldest=drop)
-    position = store.meta.get(POSITION, "")
     return Folder(
-        source, follow=how.follow, processed=how.processed, position=position, stop=stop,
+        source, follow=how.follow, processed=how.processed, unreadable=how.unreadable, spec=spec,
+        times=how.times, again=how.again, own=how.own, settle=how.settle, told=how.told, stop=stop,
         wait=how.wait,
     )  # fmt: skip
 
@@ -95,7 +103,9 @@ def _pcm(rest: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
         raise DataError(f"pcm:-: this gate takes {spec.shape} {spec.dtype}, not audio; fit one on "
                         "recordings, or give another source")  # fmt: skip
     drop = how.drop_oldest is not False
-    return microphone(spec, how.rate, how.overlap, stop, room=how.room, drop_oldest=drop)
+    return microphone(
+        spec, how.rate, how.overlap, stop, channels=how.channels, room=how.room, drop_oldest=drop
+    )
 
 
 def _camera(rest: str, stop: Stop, how: How) -> Feed:

@@ -17,9 +17,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from dripgate.data import Dataset, Split
+from dripgate.data.split import HOLDOUT_SALT
 from dripgate.errors import DataError, ModelError
-from dripgate.files import write_whole
+from dripgate.files import read_whole, write_whole
+from dripgate.gate_check import input_problem
+from dripgate.graph.classifier import OnnxClassifier
 from dripgate.training import nets
+from dripgate.training.export import exported
 from dripgate.training.preprocess import Deployed, build
 from dripgate.training.train import Progress, Recipe, logits_of, train
 from dripgate.types import (
@@ -35,8 +39,7 @@ from dripgate.types import (
 )
 
 METADATA_KEY = "dripgate"
-#: Under this salt the same content is held out wherever it turns up.
-_HOLDOUT_SALT = "calibration"
+LARGEST_MODEL = 4 << 30
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -79,7 +82,7 @@ class Classifier:
 
     def parts(self, dataset: Dataset) -> tuple[Split, Split]:
         """(what the model learns from, what it is calibrated on) of the data's train part."""
-        held_out, learned_from = dataset.train.by_hash(self.info.holdout, _HOLDOUT_SALT)
+        held_out, learned_from = dataset.train.hold_out(self.info.holdout, HOLDOUT_SALT)
         return learned_from, held_out
 
     def indices(self, classes: tuple[str, ...], name: str) -> Array:
@@ -113,6 +116,15 @@ class Classifier:
         forward, pixels = _training_form(model, self.info, x)
         train(forward, pixels, y, recipe, progress, weights)
         return replace(self, model=model, info=msgspec.structs.replace(self.info, recipe=recipe))
+
+    def exported(self) -> OnnxClassifier:
+        """The model as an ONNX classifier, with all that is known of it. Raises ModelError."""
+        shape = _prepared_shape(self.info)
+        found = exported(self.model, shape, self.info.arch)
+        return found.with_(
+            classes=self.info.classes, input=self.info.input,
+            preprocessing=self.info.preprocessing, holdout=self.info.holdout,
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, whole or not at all. Raises ModelError."""
@@ -180,14 +192,14 @@ def load_classifier(
     in a file is ever executed.
     """
     if _FACTORY.fullmatch(model) and not Path(model).exists():
-        make = _import_factory(model)
+        make = import_factory(model)
         if weights is None:
             raise ModelError(f"{model}: a factory gives no weights; add --weights FILE.safetensors")
-        state, info = _read(Path(weights))
+        state, info = read_weights(Path(weights))
         if info is None and describe is None:
             raise ModelError(f"{weights}: weights without dripgate's metadata; say what they take")
         return _filled(make, state, info or cast(Any, describe)(model), str(weights))
-    state, info = _read(Path(model))
+    state, info = read_weights(Path(model))
     if info is None:
         raise ModelError(
             f"{model}: weights without dripgate's metadata; name the code they belong to: "
@@ -198,22 +210,20 @@ def load_classifier(
             f"{model}: weights of '{info.arch}', which is not a reference net; "
             f"give --model {info.arch} --weights {model}"
         )
-    shape = tuple(build(info.preprocessing, info.input)(_zeros(info.input)).shape[1:])
-    make = nets.factory(info.arch, cast(nets.Shape, shape), len(info.classes))
-    return _filled(make, state, info, model)
+    try:
+        shape = _prepared_shape(info)
+        make = nets.factory(info.arch, cast(nets.Shape, shape), len(info.classes))
+        return _filled(make, state, info, model)
+    except (RuntimeError, ValueError, ArithmeticError, MemoryError, IndexError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{model}: its dripgate metadata makes no {info.arch} ({cause}); train the model again"
+        ) from None
 
 
-def wrap(
-    model: nn.Module, classes: tuple[str, ...], spec: InputSpec, preprocessing: Preprocessing | None
-) -> Classifier:
-    """A user's own module as a classifier. Without preprocessing, images go in scaled to 0…1."""
-    if preprocessing is None:
-        preprocessing = default_preprocessing(spec)
-    info = ModelInfo(
-        arch=f"{type(model).__module__}:{type(model).__qualname__}",
-        classes=classes, input=spec, preprocessing=preprocessing,
-    )  # fmt: skip
-    return Classifier(model, info, _no_factory)
+def _prepared_shape(info: ModelInfo) -> tuple[int, ...]:
+    """The shape of one sample as the model takes it."""
+    return tuple(build(info.preprocessing, info.input)(_zeros(info.input)).shape[1:])
 
 
 def default_preprocessing(spec: InputSpec) -> Preprocessing:
@@ -225,12 +235,6 @@ def default_preprocessing(spec: InputSpec) -> Preprocessing:
             "an audio model needs to know its features; give preprocessing=dripgate.types.LogMel(…)"
         )
     return Identity()
-
-
-def _no_factory() -> nn.Module:
-    raise ModelError(
-        "a module given as an object cannot be built anew; give package.module:factory to retrain"
-    )
 
 
 def _training_form(model: nn.Module, info: ModelInfo, x: Array) -> tuple[nn.Module, Tensor]:
@@ -260,7 +264,8 @@ class ChannelsFirst(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-def _import_factory(name: str) -> Callable[[], nn.Module]:
+def import_factory(name: str) -> Callable[[], nn.Module]:
+    """The function that package.module:factory names. Raises ModelError."""
     module, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the user's code lies where the command is run
@@ -288,30 +293,42 @@ def _filled(
     return Classifier(model.eval(), info, make)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
-    """Tensors and metadata of a safetensors file. Raises ModelError."""
+def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelInfo | None]:
+    """Tensors and metadata of a safetensors file, which is sized first. Raises ModelError."""
     try:
+        data = read_whole(path, LARGEST_MODEL)
         with safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-        state = load_tensors(path.read_bytes())
+        state = load_tensors(data)
     except FileNotFoundError:
         raise ModelError(
             f"{path}: no such file; make a first model with 'dripgate train', or give "
             "package.module:factory with --weights"
         ) from None
-    except (SafetensorError, OSError) as error:
+    # Whose header was made by hand may claim any shape, and torch says so in its own ways.
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
+        cause = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{path}: not a safetensors file ({error}); pickled weights (.pt, .pth) are not "
+            f"{path}: not a safetensors file ({cause}); pickled weights (.pt, .pth) are not "
             "loaded because they can run code: convert them with safetensors.torch.save_file"
         ) from None
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(
+                f"{path}: its weights '{name:.80}' are no finite numbers; give the file of a "
+                "training that did not diverge"
+            )
     if METADATA_KEY not in metadata:
         return state, None
     try:
-        return state, msgspec.json.decode(metadata[METADATA_KEY], type=ModelInfo)
+        info = msgspec.json.decode(metadata[METADATA_KEY], type=ModelInfo)
     except msgspec.DecodeError as error:
         raise ModelError(
             f"{path}: its dripgate metadata cannot be read ({error}); train the model again"
         ) from None
+    if problem := input_problem(info.input):
+        raise ModelError(f"{path}: its dripgate metadata says {problem}; train the model again")
+    return state, info
 
 
 def _zeros(spec: InputSpec) -> Tensor:

@@ -1,28 +1,19 @@
-"""What happens to a raw sample before the model sees it, as torch modules that go into the graph.
-
-Training and the device cannot differ: both run this code, the device as part of ``gate.onnx``.
-"""
+"""The preparation of dripgate.graph.prepare as torch modules, to train on the same numbers."""
 
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dripgate.errors import ModelError
-from dripgate.types import (
-    Array,
-    AudioInput,
-    ImageInput,
-    InputSpec,
-    LogMel,
-    Normalize,
-    Preprocessing,
+from dripgate.graph.prepare import (
+    check_log_mel,
+    check_normalize,
+    scale_and_shift,
+    waves_and_filters,
 )
-
-#: Added to the mel power before the logarithm, so that digital silence stays finite.
-FLOOR = 1e-6
+from dripgate.types import AudioInput, InputSpec, LogMel, Normalize, Preprocessing, Waveform
 
 
 class NormalizeImages(nn.Module):
@@ -31,10 +22,10 @@ class NormalizeImages(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, mean: Array, std: Array) -> None:
+    def __init__(self, spec: Normalize) -> None:
         super().__init__()
-        self.register_buffer("scale", _float(1 / (255 * std)).view(1, -1, 1, 1))
-        self.register_buffer("shift", _float(-mean / std).view(1, -1, 1, 1))
+        for name, values in zip(("scale", "shift"), scale_and_shift(spec), strict=True):
+            self.register_buffer(name, torch.from_numpy(values).view(1, -1, 1, 1))
 
     def forward(self, samples: Tensor) -> Tensor:
         """See the class."""
@@ -46,11 +37,7 @@ class NormalizeImages(nn.Module):
 
 
 class LogMelSpectrogram(nn.Module):
-    """int16 (N, T) → float32 (N, 1, frames, bins), frames = 1 + (T - window) // hop.
-
-    Frames are not padded; the DFT is as long as the periodic Hann window. It is a convolution,
-    because ONNX's own STFT was measured ten times slower in onnxruntime.
-    """
+    """int16 (N, T) → float32 (N, 1, frames, bins), frames = 1 + (T - window) // hop."""
 
     waves: Tensor
     mel: Tensor
@@ -59,15 +46,10 @@ class LogMelSpectrogram(nn.Module):
     def __init__(self, spec: LogMel, rate: int) -> None:
         super().__init__()
         self.hop, self.mean, self.std = spec.hop, spec.mean, spec.std
-        mel = mel_filters(spec, rate)
-        used = np.flatnonzero(mel.any(axis=0))  # the DFT is only taken where a filter listens
-        n = np.arange(spec.window)
-        phase = 2 * np.pi * np.outer(used, n) / spec.window
-        hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / spec.window)
-        waves = np.concatenate([np.cos(phase), np.sin(phase)]) * hann / 32768
-        self.register_buffer("waves", _float(waves)[:, None])
-        self.register_buffer("mel", _float(np.tile(mel[:, used], 2))[:, :, None])
-        self.register_buffer("floor", _float(np.full(len(mel), FLOOR)))
+        waves, mel = (torch.from_numpy(values) for values in waves_and_filters(spec, rate))
+        self.register_buffer("waves", waves[:, None])
+        self.register_buffer("mel", mel[:, :, None])
+        self.register_buffer("floor", torch.full((spec.bins,), spec.floor))
 
     def forward(self, samples: Tensor) -> Tensor:
         """See the class."""
@@ -76,29 +58,6 @@ class LogMelSpectrogram(nn.Module):
         power = functional.conv1d(parts * parts, self.mel, self.floor)
         features = (power.log() - self.mean) / self.std
         return features.transpose(1, 2).unsqueeze(1)
-
-
-def mel_filters(spec: LogMel, rate: int) -> Array:
-    """Triangular filters of peak 1, evenly spaced on the HTK mel scale, (bins, window // 2 + 1).
-
-    Source: Young et al., "The HTK Book" (2006), 5.4: mel = 2595 log10(1 + f / 700).
-    Raises ModelError where a filter is so narrow that no DFT bin falls into it.
-    """
-    low, high = 2595 * np.log10(1 + np.array([spec.low, spec.high]) / 700)
-    edges = 700 * (10 ** (np.linspace(low, high, spec.bins + 2) / 2595) - 1)
-    frequencies = np.arange(spec.window // 2 + 1) * rate / spec.window
-    lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising = (frequencies - lower) / (centre - lower)
-    falling = (upper - frequencies) / (upper - centre)
-    filters = np.maximum(0, np.minimum(rising, falling))
-    empty = int((~filters.any(axis=1)).sum())
-    if empty:
-        raise ModelError(
-            f"log-mel: {empty} of {spec.bins} filters between {spec.low:g} and {spec.high:g} Hz "
-            f"hold no frequency of a {spec.window}-sample window at {rate} Hz; "
-            "use fewer bins or a longer window"
-        )
-    return filters
 
 
 class Deployed(nn.Module):
@@ -117,42 +76,24 @@ class Deployed(nn.Module):
 def build(preprocessing: Preprocessing, input_spec: InputSpec) -> nn.Module:
     """The module for a preprocessing, from batches of ``input_spec`` to the model's input.
 
-    Raises ModelError where the two do not fit, such as three means for one channel.
+    Raises ModelError where the two do not fit, such as three means for one channel, and for
+    preparations that only a gate's graph knows.
     """
     if isinstance(preprocessing, Normalize):
-        return _normalize(preprocessing, input_spec)
+        check_normalize(preprocessing, input_spec)
+        plain = Normalize(mean=preprocessing.mean, std=preprocessing.std)
+        if preprocessing != plain:
+            raise ModelError("training here takes float images with the channels first, as RGB")
+        return NormalizeImages(preprocessing)
     if isinstance(preprocessing, LogMel):
-        return _logmel(preprocessing, input_spec)
+        if not isinstance(input_spec, AudioInput):
+            raise ModelError(
+                f"log-mel needs audio, found {input_spec}; choose another preprocessing"
+            )
+        check_log_mel(preprocessing, input_spec.rate, input_spec.length)
+        if preprocessing.magnitude or preprocessing.coefficients or preprocessing.shape:
+            raise ModelError("training here takes log-mel power (1, frames, bins), no MFCC")
+        return LogMelSpectrogram(preprocessing, input_spec.rate)
+    if isinstance(preprocessing, Waveform):
+        raise ModelError("training here takes log-mel features, not the waveform")
     return nn.Identity()
-
-
-def _normalize(spec: Normalize, input_spec: InputSpec) -> NormalizeImages:
-    channels = input_spec.channels if isinstance(input_spec, ImageInput) else None
-    if not len(spec.mean) == len(spec.std) == channels:
-        raise ModelError(
-            f"normalize: found {len(spec.mean)} means and {len(spec.std)} deviations for "
-            f"{input_spec}; give one of each per image channel"
-        )
-    if min(spec.std) <= 0:
-        raise ModelError(f"normalize: deviations must be above 0, found {spec.std}")
-    return NormalizeImages(np.array(spec.mean), np.array(spec.std))
-
-
-def _logmel(spec: LogMel, input_spec: InputSpec) -> LogMelSpectrogram:
-    if not isinstance(input_spec, AudioInput):
-        raise ModelError(f"log-mel needs audio, found {input_spec}; choose another preprocessing")
-    if not 0 < spec.window <= input_spec.length or spec.hop < 1 or spec.std <= 0:
-        raise ModelError(
-            f"log-mel: window {spec.window}, hop {spec.hop} and std {spec.std:g} do not fit "
-            f"{input_spec.length} samples; the window must fit in them, hop and std be above 0"
-        )
-    if not 0 <= spec.low < spec.high <= input_spec.rate / 2:
-        raise ModelError(
-            f"log-mel: {spec.low:g} to {spec.high:g} Hz is not inside 0 to "
-            f"{input_spec.rate / 2:g} Hz, half the rate"
-        )
-    return LogMelSpectrogram(spec, input_spec.rate)
-
-
-def _float(values: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32))

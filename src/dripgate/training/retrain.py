@@ -1,22 +1,27 @@
 """Retraining: the labelled data of the beginning, and what the device kept since."""
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
 
-from dripgate.data import Dataset, load
+from dripgate.data import Dataset, label_of, load
 from dripgate.errors import DataError, StoreError, UnreadableError
+from dripgate.files import read_whole
 from dripgate.media import decode
 from dripgate.store import Store
+from dripgate.text import from_cell
 from dripgate.training.classifier import Classifier, load_classifier
 from dripgate.training.train import Progress, Recipe
 from dripgate.types import Array, Decision
 
+#: Bytes of a table of labels: a hundred for each of two million samples.
+LARGEST_LABELS = 256 << 20
 #: How much a kept sample counts: as one, or as all the samples of the stream it stands for.
 Weigh = Literal["equal", "stream"]
 
@@ -60,7 +65,7 @@ def retrain(
 
     data: what the model was first trained on; its hold-out stays held out, its test part is what
     both are compared on. labels: class by sample id; samples without one have the label in the
-    store, else the class folder they came from, if the model knows it. Quarantined samples are
+    store, else the first folder on their path that has the name of a class. Quarantined samples are
     never used. from_scratch: begin with new weights; else training goes on from the old ones,
     which is what the scores were about, at half of the learning rate. recipe overrides that.
 
@@ -137,8 +142,7 @@ def collect(store: Store, classifier: Classifier, labels: Mapping[str, str]) -> 
     xs, ys, weights, unlabelled, unknown = [], [], [], 0, 0
     for stored in store.samples(decision=Decision.KEEP):
         given = labels.get(stored.id, stored.label)
-        folder = PurePosixPath(stored.source).parent.name
-        label = given or (folder if folder in known else None)
+        label = label_of(given, stored.source, known)
         if label is None:
             unlabelled += 1
         elif label not in known:
@@ -165,10 +169,12 @@ class _Label(msgspec.Struct):
 def read_labels(path: str | Path) -> dict[str, str]:
     """Labels by sample id from a CSV with the columns id and label. Raises DataError."""
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = [msgspec.convert(row, _Label) for row in csv.DictReader(file)]
+        text = read_whole(Path(path), LARGEST_LABELS).decode("utf-8-sig")
+        rows = [
+            msgspec.convert(row, _Label) for row in csv.DictReader(io.StringIO(text, newline=""))
+        ]
     except (OSError, UnicodeDecodeError, csv.Error, msgspec.ValidationError) as error:
         raise DataError(
             f"{path}: not a table of labels ({error}); expected CSV with a header line 'id,label'"
         ) from None
-    return {row.id: row.label for row in rows if row.label}
+    return {row.id: from_cell(row.label) for row in rows if row.label}

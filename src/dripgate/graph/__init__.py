@@ -1,0 +1,1 @@
+"""An ONNX classifier in, a gate out, without torch (docs/architecture.md)."""
