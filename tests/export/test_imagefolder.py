@@ -254,8 +254,6 @@ def test_the_table_names_the_predicted_class(loop, gate, tmp_path):
     assert command("export", loop / "kept.db", "--out", tmp_path / "out").returncode == 0
     for row in table(tmp_path / "out"):
         assert row["predicted_class"] == gate.info.classes[int(row["predicted"])]
-    exported(loop / "kept.db", tmp_path / "unnamed")
-    assert {row["predicted_class"] for row in table(tmp_path / "unnamed")} == {""}
 
 
 def test_a_table_starts_no_formula_and_has_a_line_for_each_sample(tmp_path):

@@ -12,8 +12,8 @@ from dripgate.errors import DripgateError, UserError
 from dripgate.text import one_line
 
 _COMMANDS = (
-    "demo", "train", "fit", "run", "send", "receive", "retrain", "export", "inspect", "purge",
-    "embed", "bench",
+    "demo", "train", "fit", "run", "send", "receive", "review", "label", "export", "retrain",
+    "inspect", "purge", "embed", "bench",
 )  # fmt: skip
 
 
@@ -97,4 +97,6 @@ _EXTRAS = {
     "paho": "mqtt",
     "cv2": "camera",
     "emx_onnx_cgen": "embed",
+    "starlette": "review",
+    "uvicorn": "review",
 }

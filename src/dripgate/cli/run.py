@@ -104,6 +104,10 @@ _SAID_EVERY = 1000
     type=click.Choice(["drop", "wait"]),
     help="Lose the oldest that wait, counted, or make the source wait.",
 )
+@click.option(
+    "--embeddings", type=click.Choice(["on", "off"]), default="on", show_default=True,
+    help="Whether the store keeps each sample's embedding: two bytes a number.",
+)  # fmt: skip
 @click.option("--uplink", help="Send what is kept to mqtt://host/topic or mqtts://host/topic.")
 @sending_options
 @security_options
@@ -162,6 +166,7 @@ def command(
                 batch=batch,
                 latency=options["latency"],
                 rules=rules,
+                embeddings=options["embeddings"] == "on",
                 on_verdicts=told,
                 on_turn=turn,
             )

@@ -125,11 +125,7 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
 
 
 def _are_probabilities(output: ir.Value, seen: Array) -> bool:
-<<<<<<< HEAD
     """Numbers from 0 to 1 that add up to 1, or that a sigmoid made behind all weights."""
-=======
-    """Numbers from 0 to 1 that add up to 1, or that a sigmoid or softmax behind all weights."""
->>>>>>> verify
     if seen.min() < 0 or seen.max() > 1:
         return False
     if seen.shape[1] > 1 and np.allclose(seen.sum(axis=1), 1, atol=0.02):
