@@ -10,7 +10,8 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy bench-price
-.PHONY: tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink embed-tools embed-test bench-embed clean
+.PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
+.PHONY: embed-tools embed-test bench-embed clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -88,6 +89,22 @@ $(PEERS)/.ready: $(READY)
 bench-price: $(PEERS)/.ready ## what a decision costs, peers beside it: docs/results/price.json
 	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(PEERS)/bin/python tools/bench_price.py
 
+review-pictures: $(READY) ## docs/review.png and two more (needs Debian's chromium)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/review_pictures.py
+
+bench-review: $(READY) ## from a key press to a durable label, at 10,000 and a million samples: docs/results/review.json
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_review.py
+
+# Label Studio and Hugging Face datasets: 1.4 GB, with versions of their own.
+INTEROP := .venv-interop
+$(INTEROP)/.ready: Makefile
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) label-studio==1.23.2 datasets
+	@touch $@
+
+interop: $(READY) $(INTEROP)/.ready ## labels through a real Label Studio and back; datasets loads ours
+	DRIPGATE_INTEROP=$(CURDIR)/$(INTEROP) OMP_NUM_THREADS=1 $(BIN)/pytest tests/export/test_interop.py
+
 # LiteRT's converter brings jax and torchao, 2 GB in all.
 LITERT := .venv-litert
 $(LITERT)/.ready: pyproject.toml constraints.txt
@@ -134,4 +151,4 @@ bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/r
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv $(PEERS) $(LITERT) $(ZOO) demo
+	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(ZOO) demo

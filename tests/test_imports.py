@@ -13,7 +13,7 @@ import json, sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         extras = "torch onnx onnxscript safetensors sklearn scipy jinja2 paho cv2 emx_onnx_cgen"
-        extras += " matplotlib skactiveml"
+        extras += " matplotlib skactiveml starlette uvicorn"
         if name.partition(".")[0] in extras.split():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -39,12 +40,29 @@ def shape(output):
     }
 
 
+def looked_at(command, folder, env):
+    """The command prints an address, and there is the page."""
+    process = subprocess.Popen(
+        [*command, "--port", "0"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        with urllib.request.urlopen(process.stdout.readline().strip(), timeout=60) as page:
+            assert b"dripgate review" in page.read()
+    finally:
+        process.terminate()
+        process.communicate()
+    assert process.returncode == 0
+
+
 def test_commands(tmp_path):
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("dripgate")]
     assert len(commands) >= 7
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for command in commands:
+        if command[1] == "review":  # it answers until it is told to end
+            looked_at(command, tmp_path, env)
+            continue
         done = subprocess.run(
             command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
         )
@@ -98,3 +116,15 @@ def test_ten_lines_of_plain_onnxruntime_give_the_same_verdict(desk, gate):
 
     verdict = gate.decide(Sample((desk / "sample.png").read_bytes()))
     assert done.stdout.split()[:2] == [verdict.decision, str(verdict.predicted)], done.stderr
+
+
+def test_the_field_cases_of_the_documents_are_one_table_and_each_has_its_test():
+    tests = README.parent / "tests"
+    text = (README.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d\d) .*$", text, re.MULTILINE)
+    assert len(rows) == len(set(rows)) == 36
+    for row in re.findall(r"^\| \d\d .*$", text, re.MULTILINE):
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (tests / file).read_text(encoding="utf-8"), test

@@ -7,11 +7,12 @@ import struct
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 
 from dripgate.errors import StoreError
-from dripgate.store import Store, salvage
+from dripgate.store import ORDERS, Look, Store, salvage
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")
 LOCK_PAGE = 2**30 // 4096 + 1
@@ -195,7 +196,8 @@ def edited(path, *statements):
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA writable_schema = ON")
     was = {name: db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchone()[0]
-           for name in ("samples", "payloads", "counters", "meta", "settings")}  # fmt: skip
+           for name in ("samples", "payloads", "counters", "meta", "settings",
+                        "embeddings", "changes", "labels")}  # fmt: skip
     for name in was:
         db.execute("UPDATE sqlite_schema SET sql = replace(sql, ' STRICT', '') WHERE name = ?",
                    (name,))  # fmt: skip
@@ -205,7 +207,7 @@ def edited(path, *statements):
         )
     db.execute("PRAGMA writable_schema = RESET")
     for statement in statements:
-        db.execute(statement)
+        db.executescript(statement)
     db.execute("PRAGMA writable_schema = ON")
     for name, sql in was.items():
         db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, name))
@@ -243,6 +245,11 @@ CRAFTED = [
     "INSERT OR REPLACE INTO meta VALUES ('gate', '[[[[[')",
     "INSERT OR REPLACE INTO meta VALUES ('policy', 'QUJD')",
     "INSERT OR REPLACE INTO meta VALUES ('gate_id', 7)",
+    "INSERT INTO embeddings VALUES (1, 3, x'00')",
+    "INSERT INTO embeddings VALUES (1, -1, 'text')",
+    "INSERT INTO embeddings VALUES (1, 'text', 7)",
+    "INSERT INTO changes VALUES (1, 'yesterday', 7, 'no')",
+    "INSERT INTO changes VALUES (1, 0, 'who', 0); INSERT INTO labels VALUES (1, 'id', 7, x'00')",
     "UPDATE samples SET predicted = 9223372036854775807",
     "UPDATE samples SET time = 1e300, score = -1e300",
 ]
@@ -252,8 +259,11 @@ CRAFTED = [
 def test_crafted_rows_give_one_line(kept, sample, verdict, statement, tmp_path):
     edited(kept, statement)
     for use in (
-        lambda s: list(s), lambda s: s.summary(), lambda s: s.outcomes(), lambda s: s.counters,
+        lambda s: list(s), lambda s: s.summary(), lambda s: s.labels(), lambda s: s.counters,
         lambda s: s.meta, lambda s: s.limit, lambda s: s.pending(5), lambda s: s.backlog,
+        lambda s: s.tally(), lambda s: s.rows(range(1, 30)), lambda s: list(s.drawn(chance=False)),
+        lambda s: list(s.drawn(chance=True)), lambda s: s.changes(), lambda s: s.embeddings(),
+        *(partial(Store.keys, look=Look(order=order)) for order in ORDERS),
     ):  # fmt: skip
         try:
             with Store(kept, read_only=True) as store:

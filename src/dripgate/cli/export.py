@@ -6,30 +6,42 @@ import click
 
 from dripgate.cli.common import json_option, progress, show
 from dripgate.errors import StoreError
-from dripgate.export import Exported, imagefolder
+from dripgate.export import FORMATS, Exported
 from dripgate.store import Store
 
-_FORMATS = {"imagefolder": imagefolder}
 _SHOWN = 5
+#: What to do with each format.
+_THEN = {
+    "imagefolder": "fill in 'label' in samples.csv, or move files between folders",
+    "labelstudio": "import tasks-*.json into a project with config.xml",
+    "hf": "load_dataset('imagefolder' or 'audiofolder', data_dir=OUT)",
+    "webdataset": "webdataset.WebDataset('OUT/shard-{000000..}.tar')",
+    "fiftyone": "fiftyone.Dataset.from_dir(OUT, types.FiftyOneImageClassificationDataset)",
+    "edgeimpulse": "edge-impulse-uploader --info-file OUT/info.labels",
+    "csv": "fill in 'label' in samples.csv",
+}
 
 
 @click.command("export")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "kind", default="imagefolder", show_default=True,
-    type=click.Choice(list(_FORMATS)), help="imagefolder: one folder per label, and a table.",
+    "--format", "kind", default="imagefolder", show_default=True, type=click.Choice(list(FORMATS)),
+    help="imagefolder: one folder per label, and a table. docs/review.md describes the others.",
 )  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New, empty folder.")
 @json_option
 def command(store: Path, kind: str, out: Path, json_path: Path | None) -> None:
-    """Write STORE's samples into OUT: a folder per label, and samples.csv to fill in labels."""
+    """Write STORE's samples into OUT, with predictions, scores, propensities and ids.
+
+    'dripgate label' takes the labels back from every one of the formats.
+    """
     with (
         Store(store, read_only=True) as opened,
         progress(len(opened), f"exporting {store}") as told,
     ):
-        done = _FORMATS[kind](opened, out, told=told)
+        done: Exported = FORMATS[kind](opened, out, told=told)
     value = {"store": str(store), "out": str(out), "format": kind, "exported": done}
-    show(_lines(out, done), value | {"samples": done.samples}, json_path)
+    show(_lines(store, kind, out, done), value | {"samples": done.samples}, json_path)
     if done.damaged:
         raise StoreError(
             f"{store}: {len(done.damaged):,} samples are damaged and were left out; write what is "
@@ -37,9 +49,11 @@ def command(store: Path, kind: str, out: Path, json_path: Path | None) -> None:
         )
 
 
-def _lines(out: Path, done: Exported) -> list[str]:
+def _lines(store: Path, kind: str, out: Path, done: Exported) -> list[str]:
+    then = _THEN[kind].replace("OUT", str(out))
     lines = [
-        f"{out}: {done.samples:,} samples and samples.csv; fill in 'label' and give it to retrain"
+        f"{out}: {done.samples:,} samples as {kind}; {then}",
+        f"labels back: dripgate label {store} {out}{'/samples.csv' if kind == 'csv' else ''}",
     ]
     renamed = list(done.renamed.items())
     lines += [f"  label {label} is in {name}/" for label, name in renamed[:_SHOWN]]

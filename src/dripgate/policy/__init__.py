@@ -1,11 +1,11 @@
 """The policy: what turns a gate's verdicts into what a device can afford, and can answer for."""
 
 from dripgate.policy.drift import Alarm
-from dripgate.policy.estimate import Estimates, Interval, Seen, estimate
+from dripgate.policy.estimate import Estimates, Interval, Seen, Stream, estimate
 from dripgate.policy.policy import Policy
 from dripgate.policy.rules import Allowance, Rules, parse_allowance
 
 __all__ = [
-    "Alarm", "Allowance", "Estimates", "Interval", "Policy", "Rules", "Seen", "estimate",
-    "parse_allowance",
+    "Alarm", "Allowance", "Estimates", "Interval", "Policy", "Rules", "Seen", "Stream",
+    "estimate", "parse_allowance",
 ]  # fmt: skip

@@ -51,15 +51,15 @@ def overlay_uri(rgb: Array, heatmap: FloatArray) -> str:
     small = max(rgb.shape[:2]) < SIDE
     method = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
     ground = np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize(size, method), np.float64)
-    heat = _smooth(heatmap, size)
+    heat = smooth(heatmap, size)
     opacity = (_OPACITY * heat**0.75)[..., None]
-    return _uri(_image(ground * (1 - opacity) + _colours(heat) * opacity))
+    return _uri(_image(ground * (1 - opacity) + colours(heat) * opacity))
 
 
 def heat_uri(heatmap: FloatArray, width: int = 160, height: int = 40) -> str:
     """A heatmap by itself, on black: rows (time) to the right, columns (frequency) upwards."""
-    heat = _smooth(np.asarray(heatmap).T[::-1], (width, height))
-    return _uri(_image(_colours(heat) * (heat**0.5)[..., None]))
+    heat = smooth(np.asarray(heatmap).T[::-1], (width, height))
+    return _uri(_image(colours(heat) * (heat**0.5)[..., None]))
 
 
 def _size(width: int, height: int) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def _size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _smooth(heatmap: FloatArray, size: tuple[int, int]) -> Array:
+def smooth(heatmap: FloatArray, size: tuple[int, int]) -> Array:
     """Values 0 … 1 of the peak, enlarged to (width, height); all 0 where the heatmap is empty."""
     top = peak(heatmap)
     if top is None or top <= EMPTY or np.ndim(heatmap) != 2:
@@ -77,7 +77,8 @@ def _smooth(heatmap: FloatArray, size: tuple[int, int]) -> Array:
     return np.clip(np.asarray(image, np.float64), 0, 1)
 
 
-def _colours(heat: Array) -> Array:
+def colours(heat: Array) -> Array:
+    """Colours (…, 3) of 0 to 255 for values 0 … 1."""
     at = np.linspace(0, 1, len(_STOPS))
     return np.stack([np.interp(heat, at, stop) for stop in _STOPS.T], axis=-1)
 

@@ -4,12 +4,15 @@ One SQLite file, one writer process, any number of readers. docs/store.md says w
 and why it is built as it is.
 """
 
-from dripgate.store.records import Put, StoredSample, Summary, Wanted
+from dripgate.store.browse import ORDERS, Browsing, Look, Row, Tally
+from dripgate.store.labelling import Labels, Relabelled
+from dripgate.store.records import BROKEN, Change, Put, StoredSample, Summary, Wanted
 from dripgate.store.salvage import Salvaged, salvage
 from dripgate.store.size import format_size, parse_duration, parse_size
 from dripgate.store.store import Store
 
 __all__ = [
-    "Put", "Salvaged", "Store", "StoredSample", "Summary", "Wanted", "format_size",
+    "BROKEN", "ORDERS", "Browsing", "Change", "Labels", "Look", "Put", "Relabelled", "Row",
+    "Salvaged", "Store", "StoredSample", "Summary", "Tally", "Wanted", "format_size",
     "parse_duration", "parse_size", "salvage",
 ]  # fmt: skip

@@ -19,7 +19,8 @@ STEP = 20_000
 _BOUNDS = """
 SELECT min(low), max(high) FROM (
   SELECT min(key) AS low, max(key) AS high FROM samples
-  UNION ALL SELECT min(key), max(key) FROM payloads)"""
+  UNION ALL SELECT min(key), max(key) FROM payloads
+  UNION ALL SELECT min(key), max(key) FROM embeddings)"""
 _STRAYS = {
     "samples without a payload": """
 SELECT count(*) FROM samples WHERE key BETWEEN :low AND :high
@@ -27,6 +28,9 @@ SELECT count(*) FROM samples WHERE key BETWEEN :low AND :high
     "payloads without a sample": """
 SELECT count(*) FROM payloads WHERE key BETWEEN :low AND :high
   AND NOT EXISTS (SELECT 1 FROM samples WHERE samples.key = payloads.key)""",
+    "embeddings without a sample": """
+SELECT count(*) FROM embeddings WHERE key BETWEEN :low AND :high
+  AND NOT EXISTS (SELECT 1 FROM samples WHERE samples.key = embeddings.key)""",
     "samples that the order of eviction does not know": """
 SELECT count(*) FROM samples AS one NOT INDEXED WHERE key BETWEEN :low AND :high
   AND NOT EXISTS (SELECT 1 FROM samples AS other INDEXED BY samples_by_worth

@@ -10,16 +10,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
+import numpy as np
 
 from dripgate.errors import StoreError
 from dripgate.store.checking import problems, steps
-from dripgate.store.records import Ledger, Outcome, StoredSample, Summary, stored_sample, typed
+from dripgate.store.records import (
+    Change,
+    Ledger,
+    StoredSample,
+    Summary,
+    stored_sample,
+    typed,
+)
 from dripgate.store.schema import COLUMNS, file_size, snapshot, sqlite_errors
 from dripgate.store.space import LEDGER, SMALLEST
-from dripgate.types import Decision
+from dripgate.types import Array, Decision
 
 T = TypeVar("T")
 
@@ -33,9 +41,6 @@ SELECT key, {COLUMNS} FROM samples INDEXED BY samples_pending JOIN payloads USIN
 WHERE uploaded = 0 AND key > :after
 ORDER BY key"""  # noqa: S608 - our own constant
 _GET = f"SELECT {COLUMNS} FROM samples JOIN payloads USING (key) WHERE id = ?"  # noqa: S608
-_OUTCOMES = """
-SELECT source, decision, reason, predicted, propensity, label FROM samples
-WHERE key BETWEEN :low AND :high ORDER BY key"""
 _LABELS = """
 SELECT label, count(*) FROM samples WHERE key BETWEEN :low AND :high AND label IS NOT NULL
 GROUP BY 1"""
@@ -43,13 +48,29 @@ _COUNTS = """
 SELECT decision, reason, predicted, count(*), count(label), sum(uploaded), sum(bytes)
 FROM samples WHERE key BETWEEN :low AND :high GROUP BY 1, 2, 3"""
 _DECIDED = "SELECT upto, open, marks FROM decided WHERE upto > ? ORDER BY upto LIMIT 1000"
+_EMBEDDINGS = "SELECT key, width, numbers FROM embeddings WHERE key > ? ORDER BY key LIMIT ?"
 #: Samples are read in parts of about so many rows or bytes.
 _PART_ROWS, _PART_BYTES = 256, 2**20
+_Changed: Any = tuple[int, float, str, int]
+_Relabelled: Any = tuple[bytes, str | None, str | None]
+_Embedded: Any = tuple[int, int, bytes]
 _Marks: Any = Annotated[bytes, msgspec.Meta(max_length=LEDGER)]
 _Noted: Any = tuple[int, Literal[0, 1], _Marks]
 _Whole: Any = int | None
 _Limit: Any = Annotated[int, msgspec.Meta(ge=SMALLEST)] | None
 _FILES = ("", "-journal", "-wal", "-shm", "-lock")
+
+
+class Embeddings(NamedTuple):
+    """A part of the stored embeddings.
+
+    keys: int64 (n,), the samples' places in the order of insertion. values: float16 (n, D).
+    last: where the next part goes on.
+    """
+
+    keys: Array
+    values: Array
+    last: int
 
 
 class Reader:
@@ -156,17 +177,43 @@ class Reader:
         """How many samples are not uploaded yet."""
         return int(self._query("SELECT count(*) FROM samples WHERE uploaded = 0")[0][0])
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """What was decided about each sample, and its label, without the payloads, in parts."""
-        for step in steps(self._query):
-            yield from self._typed(list[Outcome], self._query(_OUTCOMES, step))
-
     def labels(self) -> dict[str, int]:
         """Samples per label that was given to any."""
         found = Counter[str]()
         for step in steps(self._query):
             found.update(self._typed(dict[str, int], dict(self._query(_LABELS, step))))
         return dict(sorted(found.items()))
+
+    def changes(self, *, since: int = 0, most: int = 100) -> list[Change]:
+        """The newest changes of labels after the change ``since``, newest first, at most so many.
+
+        Of changes made within one call that is larger than a transaction, all there is so far.
+        """
+        rows = self._query(
+            "SELECT change, time, who, undone FROM changes WHERE change > ?"
+            " ORDER BY change DESC LIMIT ?", (since, most),
+        )  # fmt: skip
+        return [
+            Change(change=change, time=time, who=who, undone=bool(undone),
+                   labels=self._labels_of(change))
+            for change, time, who, undone in self._typed(list[_Changed], rows)
+        ]  # fmt: skip
+
+    def _labels_of(self, change: int) -> dict[str, tuple[str | None, str | None]]:
+        rows = self._query("SELECT id, before, after FROM labels WHERE change = ?", (change,))
+        known = self._typed(list[_Relabelled], rows)
+        return {id.hex(): (before, after) for id, before, after in known}
+
+    def embeddings(self, *, after: int = 0, most: int = 4096) -> Embeddings:
+        """Embeddings in the order their samples were stored, after the key ``after``, a part at a
+        time: only those as wide as the first of the part. Empty where there are no more.
+        """
+        rows = self._typed(list[_Embedded], self._query(_EMBEDDINGS, (after, most)))
+        width = len(rows[0][2]) // 2 if rows else 0
+        known = [row for row in rows if row[1] == width and len(row[2]) == 2 * width]
+        values = np.frombuffer(b"".join(row[2] for row in known), "<f2").reshape(len(known), width)
+        keys = np.array([row[0] for row in known], np.int64)
+        return Embeddings(keys, values, rows[-1][0] if rows else after)
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of the ids that are not in the store, in their order."""

@@ -17,7 +17,8 @@ from dripgate.store.beside import check_beside
 from dripgate.store.space import PAGE
 
 APPLICATION_ID = 0x44524950  # "DRIP"
-VERSION = 4
+VERSION = 5
+WITH_EMBEDDINGS = 5
 _INCREMENTAL = 2  # of PRAGMA auto_vacuum
 #: Seconds to wait for readers in the middle of a read, or for a writer in the middle of a commit.
 PATIENCE = 30.0
@@ -79,6 +80,27 @@ _STEPS = (
 ) STRICT""",
         "ALTER TABLE samples ADD COLUMN ran REAL",  # when it was stored, by the store's own clock
     ),
+    (
+        # Three columns, so that a salvage never takes one for a payload.
+        """CREATE TABLE embeddings (
+  key INTEGER PRIMARY KEY,                -- of the sample
+  width INTEGER NOT NULL,
+  numbers BLOB NOT NULL                   -- little-endian float16 (width,)
+) STRICT""",
+        """CREATE TABLE changes (
+  change INTEGER PRIMARY KEY AUTOINCREMENT,
+  time REAL NOT NULL,                     -- seconds since the epoch
+  who TEXT NOT NULL,
+  undone INTEGER NOT NULL                 -- 1: taken back, or itself the taking back of one
+) STRICT""",
+        """CREATE TABLE labels (
+  change INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  before TEXT,                            -- NULL is no label, here and below
+  after TEXT,
+  PRIMARY KEY (change, id)
+) STRICT, WITHOUT ROWID""",
+    ),
 )
 COLUMNS = (
     "id, source, time, decision, reason, score, quality, predicted, propensity, detail, label,"
@@ -127,8 +149,10 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             f"store: dripgate inspect {path} --salvage OUT"
         ) from error
     except OSError as error:
+        where = error.filename2 or error.filename or path
         raise StoreError(
-            f"{path} cannot be used ({error}); check the path and its rights"
+            f"{path} cannot be used ({where}: {error.strerror or error}); check the path, its "
+            "rights and the free space"
         ) from error
 
 
@@ -216,7 +240,12 @@ def is_empty(db: sqlite3.Connection) -> bool:
 def configure(db: sqlite3.Connection) -> None:
     """What a writer needs; docs/store.md gives the reasons. Takes effect before the first table."""
     db.execute(f"PRAGMA page_size = {PAGE}")
-    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # lets a lowered limit shrink the file
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # lets a lowered limit shrink the file; a write
+    make_durable(db)
+
+
+def make_durable(db: sqlite3.Connection) -> None:
+    """How a connection that writes has to commit. Takes no lock."""
     db.execute("PRAGMA journal_mode = TRUNCATE")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = OFF")  # else freed pages are journaled and overwritten
@@ -249,6 +278,24 @@ def patiently(db: sqlite3.Connection, statement: str, told: Callable[[str], obje
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             told("another process reads it for so long that nothing can be written; waiting")
+        else:
+            return
+
+
+def promptly(db: sqlite3.Connection, statement: str) -> None:
+    """Execute, trying again every 0.2 ms while another process is in the middle of a commit, for
+    ``PATIENCE`` at most: whoever pressed a key waits for it.
+
+    SQLite's own wait grows to 0.1 s between two attempts: far too long behind a key press.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            db.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_TURN)
         else:
             return
 

@@ -44,7 +44,7 @@ def ledger_bound(limit: int | None) -> int:
 def row_journal_bound(limit: int) -> int:
     """Largest journal of one row, in bytes.
 
-    Writing or deleting a row changes at most some leaves, their siblings and parents in five
+    Writing or deleting a row changes at most some leaves, their siblings and parents in six
     B-trees. Payload pages come from the free list without being journaled, but its trunks (one
     in 1016 pages) and the pointer maps (one in 820) are: 1/452 of the limit at worst.
     """
@@ -56,20 +56,24 @@ def max_pages(limit: int) -> int:
     return (limit - journal_bound(limit)) // PAGE
 
 
-def footprint(payload: int, text: int) -> int:
-    """Bytes on disk of one sample, from the lengths of its payload and its texts.
+def footprint(payload: int, text: int, embedding: int = 0) -> int:
+    """Bytes on disk of one sample, from the lengths of its payload, texts and embedding.
 
     Follows https://www.sqlite.org/fileformat2.html#b_tree_pages: a row up to 4061 bytes stays in
     its leaf, of a longer one 489 bytes or a little more do, and the rest fills overflow pages.
     """
-    size = payload + 8
+    return _row_bytes(payload) + (_row_bytes(embedding) if embedding else 0) + _ROW + 2 * text
+
+
+def _row_bytes(content: int) -> int:
+    size = content + 8
     local = size if size <= PAGE - 35 else 489 + (size - 489) % _OVERFLOW
     if local > PAGE - 35:
         local = 489
     overflow = -(-(size - local) // _OVERFLOW)
     in_leaf = PAGE // (_LEAF // (local + 12))
     body = overflow * PAGE + in_leaf
-    return body + body // 256 + _ROW + 2 * text
+    return body + body // 256
 
 
 class Pool(StrEnum):

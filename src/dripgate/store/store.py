@@ -1,38 +1,34 @@
 """The store as its users see it."""
 
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Annotated, Any
-
-import msgspec
+from typing import Any
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
 from dripgate.store.age import MACHINE, UNSET, Clocks, Tenure
+from dripgate.store.labelling import Labelling
 from dripgate.store.reading import digest
-from dripgate.store.records import Decided, Put, Wanted, clean, clean_label
+from dripgate.store.records import Decided, Put, Wanted, clean
 from dripgate.store.size import format_size, parse_size
-from dripgate.store.space import PAGE, SPARE, Pool
-from dripgate.store.writing import ADD, NOTE, WRONG, Writer
-from dripgate.types import Sample, Verdict
+from dripgate.store.space import PAGE, SPARE
+from dripgate.store.writing import ADD, DEFAULT_SHARES, NOTE, WRONG
+from dripgate.types import Array, Sample, Verdict
 
 _SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
 _NONE = Decided()
-_Share: Any = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
 _DEFAULTS: dict[str, Any] = {
     "limit": None,
-    "quarantine_share": space.QUARANTINE_SHARE,
-    "audit_share": space.AUDIT_SHARE,
+    **{f"{pool}_share": share for pool, share in DEFAULT_SHARES.items()},
     "quarantined": 0,
     "audited": 0,
 }
 
 
-class Store(Writer):
+class Store(Labelling):
     """The bounded, crash-safe database of kept samples.
 
     path: the file; made where there is none, and brought up to date where an older dripgate made
@@ -94,19 +90,21 @@ class Store(Writer):
         pairs: Iterable[tuple[Sample, Verdict]],
         *,
         labels: Mapping[str, str] | None = None,
+        embeddings: Mapping[str, Array] | None = None,
         counters: Mapping[str, int] | None = None,
         meta: Mapping[str, str] | None = None,
         decided: Decided | None = None,
     ) -> list[Put]:
         """Store samples and add to counters, with as few commits as the limit allows: often one.
 
-        labels: by sample id. counters: added, meta: noted as by ``set_meta``, and decided: files,
-        noted in the ledger, all in the transaction of the last sample, so they never run ahead of
-        the samples. Returns what became of each, in order, when all is durable.
+        labels: by sample id. embeddings: (D,) by sample id, of those that have one; stored as
+        float16. counters: added, meta: noted as by ``set_meta``, and decided: files, noted in the
+        ledger, all in the transaction of the last sample, so they never run ahead of the samples.
+        Returns what became of each, in order, when all is durable.
 
         Raises: as ``put``; then earlier samples of the call may be stored, and nothing is counted.
         """
-        ids, waiting = self._sift(pairs, labels or {})
+        ids, waiting = self._sift(pairs, labels or {}, embeddings or {})
         fate = dict.fromkeys(ids, Put.PRESENT) | dict.fromkeys((w.id for w in waiting), Put.REFUSED)
         added = Counter(counters or {})
         notes = {key: self._note(key, value) for key, value in (meta or {}).items()}
@@ -120,44 +118,20 @@ class Store(Writer):
             # What rows need together is an estimate; stop in time, and look again.
             largest = max((one.footprint for one in admitted), default=0)
             spare = room + largest // PAGE
+            first = SPARE // 2 + largest // PAGE  # labels written beside may have taken some
             done = self._write(
-                self._insert, admitted, then=added, notes=notes, decided=decided, spare=spare
+                self._insert,
+                admitted,
+                then=added,
+                notes=notes,
+                decided=decided,
+                spare=spare,
+                first=first,
             )
             fate |= dict.fromkeys((one.id for one in admitted[:done]), Put.STORED)
             waiting = admitted[done:]
             if not waiting:
                 return _in_order(ids, fate)
-
-    def label(self, id: str, label: str | None) -> None:
-        """Set the label of one sample; None removes it.
-
-        Raises:
-            StoreError: there is no sample with this id.
-        """
-        if not self.set_labels({id: label}):
-            raise StoreError(
-                f"{self.path} has no sample {id!r} to label; ids are 64 hex digits, as the store "
-                f"lists them"
-            )
-
-    def set_labels(self, labels: Mapping[str, str | None]) -> int:
-        """Set labels by sample id; returns how many samples were labelled.
-
-        Ids that are not in the store are left out: ``missing(labels)`` names them.
-        """
-        waiting = [(clean_label(label), digest(id)) for id, label in labels.items()]
-        labelled = 0
-
-        def update(label_and_id: tuple[str | None, bytes | None]) -> None:
-            nonlocal labelled
-            labelled += self._db.execute(
-                "UPDATE samples SET label = ? WHERE id = ?", label_and_id
-            ).rowcount
-
-        while waiting:
-            self._make_spare(SPARE)
-            waiting = waiting[self._write(update, waiting, spare=SPARE // 2) :]
-        return labelled
 
     def mark_uploaded(self, ids: Iterable[str]) -> int:
         """Note that the receiving end has these samples; returns how many of them are here.
@@ -296,23 +270,9 @@ class Store(Writer):
             with self._transaction():
                 schema.step(self._db, version)
 
-    def _know_settings(self) -> None:
-        self._limit = self.limit
-        known = (
-            (pool, self._setting(f"{pool}_share", _Share)) for pool in (Pool.QUARANTINE, Pool.AUDIT)
-        )
-        self._shares = {
-            pool: _DEFAULTS[f"{pool}_share"] if share is None else share for pool, share in known
-        }
-
     def _end_tenure(self) -> None:
         with suppress(StoreError):  # a full disk: a little younger, then
             self._save_tenure()
-
-    def _remove_journal(self) -> None:
-        """Leave one file: a cleanly closed store can be copied as it is."""
-        with suppress(sqlite3.Error):
-            self._db.execute("PRAGMA journal_mode = DELETE")
 
 
 def _settings(

@@ -12,15 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from dripgate.errors import StoreError
 from dripgate.store import schema, space
 from dripgate.store.age import Tenure
-from dripgate.store.reading import Reader
-from dripgate.store.records import Candidate, Decided, Wanted, candidate, clean_label, typed
+from dripgate.store.browse import Browsing
+from dripgate.store.records import Candidate, Decided, Wanted, candidate, clean_label, packed, typed
 from dripgate.store.space import PAGE, SLACK, Pool, Victim
-from dripgate.types import Sample, Verdict
+from dripgate.types import Array, Sample, Verdict
 
 T = TypeVar("T")
 
@@ -57,16 +59,19 @@ _REFUSED = {
     Pool.QUARANTINE: "refused_quarantine", Pool.AUDIT: "refused_audit", Pool.KEEP: "refused"
 }  # fmt: skip
 _Seconds: Any = float | None
+_Share: Any = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
+DEFAULT_SHARES = {Pool.QUARANTINE: space.QUARANTINE_SHARE, Pool.AUDIT: space.AUDIT_SHARE}
 #: Where bytes in a pool are counted, for those that have a share.
 _TAKEN = {Pool.QUARANTINE: "quarantined", Pool.AUDIT: "audited"}
 
 
-class Writer(Reader):
+class Writer(Browsing):
     """Transactions and room: what the public calls of a store are made of."""
 
     read_only: bool
     _limit: int | None
     _shares: dict[Pool, float]
+    _embeds: bool  # not yet, while an older store is brought up to date
     _tenure: Tenure
     #: Told where a reader keeps a commit waiting.
     on_wait: Callable[[str], object] = staticmethod(lambda _: None)
@@ -100,16 +105,21 @@ class Writer(Reader):
         notes: Mapping[str, str] | None = None,
         decided: Decided | None = None,
         spare: int = 0,
+        first: int = 0,
     ) -> int:
         """Write items in one transaction, as many as it may hold; returns how many.
 
         then, notes, decided: counters to add, and texts and files to note, where the last item was
-        written. spare: pages that must stay free.
+        written. spare: pages that must stay free. first: pages that must be free before the first
+        item: another process may have taken some since they were counted, and then nothing is
+        written.
         """
         increments = [(name, amount) for name, amount in (then or {}).items() if amount]
         if not items and not increments and not notes and not decided:
             return 0
         with self._transaction():
+            if items and first and self._free_pages() < first:  # evictions ask for none
+                return 0
             for done, item in enumerate(items, 1):
                 write(item)
                 if done < len(items) and (self._journal_spent() or self._free_pages() < spare):
@@ -151,6 +161,11 @@ class Writer(Reader):
     def _insert(self, one: Candidate) -> None:
         key = self._db.execute(_INSERT, one.row | {"ran": self._tenure.ran}).lastrowid
         self._db.execute("INSERT INTO payloads VALUES (?, ?)", (key, one.row["payload"]))
+        if one.row["numbers"] is not None:
+            self._db.execute(
+                "INSERT INTO embeddings VALUES (?, ?, ?)",
+                (key, len(one.row["numbers"]) // 2, one.row["numbers"]),
+            )
         self._note_taken(one.pool, one.footprint)
 
     def _note_taken(self, pool: Pool, change: int) -> None:
@@ -162,7 +177,10 @@ class Writer(Reader):
     # Room ---------------------------------------------------------------------------------------
 
     def _sift(
-        self, pairs: Iterable[tuple[Sample, Verdict]], labels: Mapping[str, str]
+        self,
+        pairs: Iterable[tuple[Sample, Verdict]],
+        labels: Mapping[str, str],
+        embeddings: Mapping[str, Array],
     ) -> tuple[list[str], list[Candidate]]:
         """All ids, and the samples that are new, once each."""
         ids: list[str] = []
@@ -175,7 +193,8 @@ class Writer(Reader):
             ids.append(sample.id)
             if sample.id not in waiting and sample.id not in self:
                 label = clean_label(labels.get(sample.id))
-                waiting[sample.id] = candidate(len(waiting), sample, verdict, label)
+                numbers = packed(embeddings.get(sample.id))
+                waiting[sample.id] = candidate(len(waiting), sample, verdict, label, numbers)
         return ids, list(waiting.values())
 
     def _admit(self, waiting: list[Candidate]) -> tuple[list[Candidate], Counter[str]]:
@@ -239,6 +258,7 @@ class Writer(Reader):
     def _victims(self, pool: Pool) -> Generator[Victim]:
         with (
             schema.sqlite_errors(self.path),
+            schema.snapshot(self._db),
             closing(self._db.execute(_VICTIMS, (pool.value,))) as rows,
         ):
             yield from (typed(row, Victim) for row in rows)
@@ -271,8 +291,12 @@ class Writer(Reader):
 
         def delete(victim: Victim) -> None:
             pool = Pool(victim.pool)
-            self._db.execute("DELETE FROM samples WHERE key = ?", (victim.key,))
+            gone = self._db.execute("DELETE FROM samples WHERE key = ?", (victim.key,))
+            if not gone.rowcount:  # whoever labels beside this writer evicted it meanwhile
+                return
             self._db.execute("DELETE FROM payloads WHERE key = ?", (victim.key,))
+            if self._embeds:
+                self._db.execute("DELETE FROM embeddings WHERE key = ?", (victim.key,))
             self._note_taken(pool, -victim.footprint)
             name = (reason or _EVICTED[pool]) + ("_uploaded" if victim.uploaded else "")
             self._db.execute(ADD, (name, 1))
@@ -300,7 +324,9 @@ class Writer(Reader):
     def _free_pages(self) -> float:
         if self._limit is None:
             return math.inf
-        used = schema.pragma(self._db, "page_count") - schema.pragma(self._db, "freelist_count")
+        with schema.sqlite_errors(self.path), schema.snapshot(self._db):
+            free = schema.pragma(self._db, "freelist_count")
+            used = schema.pragma(self._db, "page_count") - free
         return space.max_pages(self._limit) - used
 
     def _journal_spent(self) -> bool:
@@ -309,3 +335,19 @@ class Writer(Reader):
             return False
         size = schema.file_size(Path(f"{self.path}-journal"))
         return size + space.row_journal_bound(self._limit) > space.journal_bound(self._limit)
+
+    # Settings and the journal ---------------------------------------------------------------------
+
+    def _know_settings(self) -> None:
+        with schema.sqlite_errors(self.path), schema.snapshot(self._db):
+            self._embeds = schema.pragma(self._db, "user_version") >= schema.WITH_EMBEDDINGS
+        self._limit = self.limit
+        known = ((pool, self._setting(f"{pool}_share", _Share)) for pool in DEFAULT_SHARES)
+        self._shares = {
+            pool: DEFAULT_SHARES[pool] if share is None else share for pool, share in known
+        }
+
+    def _remove_journal(self) -> None:
+        """Leave one file: a cleanly closed store can be copied as it is."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA journal_mode = DELETE")

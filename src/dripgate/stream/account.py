@@ -1,16 +1,25 @@
 """What became of the stream, and what was dropped: counts, and the audit's estimates."""
 
+from collections.abc import Sequence
+from itertools import islice
+
 import msgspec
 
 from dripgate.data.layout import label_of
 from dripgate.errors import StoreError
 from dripgate.gate_info import GateInfo, noted
-from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, estimate
-from dripgate.store import Store
+from dripgate.policy import Alarm, Estimates, Policy, Rules, Seen, Stream, estimate
+from dripgate.store import BROKEN, Browsing, Store
 from dripgate.stream.loop import saved_policy
 
 #: Verdicts on samples whose quality was outside of the gate's range.
 _OUTSIDE = ("quarantine: quality", "quarantine: audit", "drop: quality")
+
+
+#: Samples of a stratum that estimates rest on: more would narrow them by less than is shown.
+MOST = 5_000
+#: The class index of a label that the gate has no class for.
+STRANGE = -2
 
 
 class ClassShare(msgspec.Struct, frozen=True):
@@ -43,8 +52,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 def account(store: Store) -> Account | None:
     """The account of a store that a policy filled; None where there was no policy.
 
-    Labels are those in the store, else the class folder a sample came from: ``class_of``.
-    Raises StoreError where the saved policy is damaged.
+    Which labels count: see ``measured``. Raises StoreError where the saved policy is damaged.
     """
     meta, saved = store.meta, saved_policy(store)
     if not saved or "gate" not in meta:
@@ -72,10 +80,12 @@ def account(store: Store) -> Account | None:
 
 
 def _strange(store: Store, info: GateInfo) -> dict[str, int]:
-    return {label: n for label, n in store.labels().items() if label not in info.classes}
+    known = {*info.classes, BROKEN}
+    return {label: n for label, n in store.labels().items() if label not in known}
 
 
-def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates | None, str]:
+def audited(store: Browsing, policy: Policy) -> tuple[Stream | None, str]:
+    """How much of the stream the stored samples stand for; None, and why, where for none."""
     counters = store.counters
     if gone := _sum(counters, "evicted_age", "purged", "evicted_audit_uploaded"):
         why = "samples were deleted, or evicted when uploaded, so what is left is no audit"
@@ -88,18 +98,39 @@ def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates 
     stream = msgspec.structs.replace(
         policy.stream, certain=policy.stream.certain - lost, blind=policy.stream.blind + lost
     )
-    known = {name: index for index, name in enumerate(info.classes)}
-    labelled = (
-        (label_of(one.label, one.source, known), one.predicted, one.propensity)
-        for one in store.outcomes()
+    return stream, ""
+
+
+def measured(store: Browsing, classes: Sequence[str], most: int = MOST) -> list[Seen]:
+    """Labelled samples that were drawn by chance, whoever chose what to label.
+
+    People label what is strange first, and estimates from that would mislead. So of each stratum
+    the samples count in the order of their hashes, which is chance, up to the first that has no
+    label; at most ``most`` of each. Labels are those in the store, else the class folder a sample
+    came from: ``class_of``. A label that the gate does not know is a mistake of the gate; what
+    is marked as broken is passed over.
+    """
+    known = {name: index for index, name in enumerate(classes)}
+    seen = []
+    for chance in (True, False):
+        for one in islice(store.drawn(chance=chance), most):
+            label = label_of(one.label, one.source, known)
+            if label is None:
+                break
+            if label != BROKEN:
+                seen.append(Seen(known.get(label, STRANGE), one.predicted, one.propensity))
+    return seen
+
+
+def _estimates(store: Store, policy: Policy, info: GateInfo) -> tuple[Estimates | None, str]:
+    stream, why = audited(store, policy)
+    if stream is None:
+        return None, why
+    found = estimate(measured(store, info.classes), stream, len(info.classes))
+    return found, "" if found else (
+        "no stored sample is labelled among those that chance draws first; label in the order"
+        " 'measure' of dripgate review"
     )
-    seen = (
-        Seen(known[label], predicted, propensity)
-        for label, predicted, propensity in labelled
-        if label in known and propensity
-    )
-    found = estimate(seen, stream, len(info.classes))
-    return found, "" if found else "no stored sample is labelled with a class of the gate"
 
 
 def _sum(counters: dict[str, int], *names: str) -> int:

@@ -11,10 +11,10 @@ import msgspec
 from dripgate.errors import StoreError
 from dripgate.gate import Gate
 from dripgate.policy import Policy, Rules
-from dripgate.store import Store
+from dripgate.store import Browsing, Store
 from dripgate.stream.caution import Caution
 from dripgate.stream.feed import Feed
-from dripgate.types import Decision, Reason, Sample, Verdict
+from dripgate.types import Array, Decision, Reason, Sample, Verdict
 
 #: Samples decided together: onnxruntime is about twice as fast per sample at 64 as at 1.
 BATCH = 64
@@ -83,6 +83,7 @@ def run(
     batch: int = BATCH,
     latency: float = 0.0,
     rules: Rules | None = None,
+    embeddings: bool = True,
     on_verdicts: OnVerdicts | None = None,
     on_turn: OnTurn | None = None,
 ) -> Summary:
@@ -91,6 +92,7 @@ def run(
     latency: seconds that a sample of a live source may wait for others to share its commit.
     rules: what a policy makes of the gate's verdicts; None leaves them as they are. The policy's
     memory is in the store, written with each batch, so a later run goes on where this one ended.
+    embeddings: whether the store keeps those of its samples, for neighbours and for learning.
     on_verdicts: is given each batch's samples and verdicts when they are durable. on_turn: is
     given the summary after each batch, and now and then where nothing comes. A broken sample is
     counted with its cause and never stops the stream. Raises StoreError where the
@@ -107,9 +109,13 @@ def run(
     try:
         for samples in _batches(feed, caution, latency):
             if samples:
-                verdicts = _decide(gate, policy, caution.look(samples))
+                seen = caution.look(samples)
+                verdicts, found = gate.observe_batch(seen)
+                if policy:
+                    verdicts = policy(seen, verdicts, found)
                 pairs = list(zip(samples, verdicts, strict=True))
-                _store(store, pairs, policy, feed, caution, summary)
+                known = zip((one.id for one in samples), found, strict=True) if embeddings else ()
+                _store(store, pairs, dict(known), policy, feed, caution, summary)
                 feed.done(samples)
                 for sample, verdict in pairs:
                     _count(summary, sample, verdict)
@@ -128,7 +134,7 @@ def run(
     return summary
 
 
-def saved_policy(store: Store) -> bytes:
+def saved_policy(store: Browsing) -> bytes:
     """What a policy left in the store; empty where there was none. Raises StoreError."""
     try:
         return base64.b64decode(store.meta.get(POLICY, ""), validate=True)
@@ -138,15 +144,10 @@ def saved_policy(store: Store) -> bytes:
         ) from None
 
 
-def _decide(gate: Gate, policy: Policy | None, samples: list[Sample]) -> list[Verdict]:
-    if policy:
-        return policy(samples, *gate.observe_batch(samples))
-    return gate.decide_batch(samples)
-
-
 def _store(
     store: Store,
     pairs: list[tuple[Sample, Verdict]],
+    embeddings: dict[str, Array],
     policy: Policy | None,
     feed: Feed,
     caution: Caution,
@@ -163,7 +164,10 @@ def _store(
     if policy:
         meta[POLICY] = base64.b64encode(policy.save()).decode()
     decided = feed.decided(pairs)
-    for outcome in store.put_many(worth, counters=counted, meta=meta, decided=decided):
+    stored = store.put_many(
+        worth, embeddings=embeddings, counters=counted, meta=meta, decided=decided
+    )
+    for outcome in stored:
         setattr(summary, outcome.value, getattr(summary, outcome.value) + 1)
 
 

@@ -1,0 +1,117 @@
+"""dripgate label: labels back into a store, from whatever they were given in."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from dripgate.cli.common import json_option, show
+from dripgate.errors import UserError
+from dripgate.export import Taken, read_labels
+from dripgate.export.facts import all_classes
+from dripgate.store import Labels, Relabelled, Store
+from dripgate.text import one_line
+
+_SHOWN = 10
+
+
+@click.command("label")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--undo", is_flag=True, help="Take back the newest change of labels instead.")
+@json_option
+def command(
+    store: Path, file: Path | None, dry_run: bool, undo: bool, json_path: Path | None
+) -> None:
+    """Take labels into STORE from FILE: a file or folder that a labelling tool wrote.
+
+    Label Studio's JSON, JSON_MIN and CSV; metadata.jsonl; any CSV with id and label; FiftyOne's
+    labels.json; Edge Impulse's info.labels; WebDataset's shards; a folder per label, in which a
+    sample is known by its bytes. An entry without a label leaves the sample as it is. May run
+    beside a 'run' or a 'review' of the same store.
+    """
+    if undo == (file is not None):
+        raise UserError("give a FILE with labels, or --undo to take the newest change back")
+    if undo:
+        _undo(store, dry_run, json_path)
+        return
+    assert file is not None  # noqa: S101 - one of both was given
+    with Store(store, read_only=True) as opened:
+        known = all_classes(opened)
+    taken = read_labels(file, known)
+    with Labels(store) as labels:
+        if dry_run:
+            done = _would(labels, taken.labels)
+        else:
+            done = labels.relabel(taken.labels, who=f"label {file.name}")
+    show(
+        _lines(file, taken, done, dry_run),
+        {"store": str(store), "file": str(file), "dry_run": dry_run, "format": taken.format,
+         "changed": done.labels, "same": len(done.same), "missing": done.missing,
+         "unlabelled": taken.unlabelled, "unknown": taken.unknown, "twice": taken.twice},
+        json_path,
+    )  # fmt: skip
+
+
+def _would(labels: Labels, wanted: Mapping[str, str]) -> Relabelled:
+    """What would become of these labels."""
+    done = Relabelled(None, {}, [], [])
+    for id, label in wanted.items():
+        row = labels.row(id)
+        if row is None:
+            done.missing.append(id)
+        elif row.label == label:
+            done.same.append(id)
+        else:
+            done.labels[id] = (row.label, label)
+    return done
+
+
+def _lines(file: Path, taken: Taken, done: Relabelled, dry_run: bool) -> list[str]:
+    fresh = sum(before is None for before, _ in done.labels.values())
+    would = "would be " if dry_run else ""
+    changed = {id: pair for id, pair in done.labels.items() if pair[0] is not None}
+    lines = [
+        f"{file} ({taken.format}): {fresh:,} {would}labelled, {len(changed):,} {would}changed, "
+        f"{len(done.same):,} as they were, {taken.unlabelled:,} entries without a label"
+    ]
+    shown = [f"  {id[:12]}… {_name(old)} → {_name(new)}" for id, (old, new) in changed.items()]
+    lines += _some(shown)
+    if done.missing:
+        lines.append(f"{len(done.missing):,} ids are not in the store:")
+        lines += _some([f"  {id}" for id in done.missing])
+    if taken.unknown:
+        lines.append(f"{taken.unknown:,} entries name no sample: no id in them, nor in a file name")
+    if taken.twice:
+        lines.append(f"{len(taken.twice):,} samples have two labels there; the last one counts:")
+        lines += _some([f"  {id}" for id in taken.twice])
+    if done.change is not None:
+        lines.append("to take this back: dripgate label STORE --undo")
+    return lines
+
+
+def _undo(store: Path, dry_run: bool, json_path: Path | None) -> None:
+    with Labels(store) as labels:
+        newest = next((one for one in labels.changes(most=1000) if not one.undone), None)
+        if newest is None:
+            raise UserError(f"{store}: there is no change of labels to take back")
+        done = None if dry_run else labels.undo(change=newest.change)
+    when = datetime.fromtimestamp(newest.time).strftime("%Y-%m-%d %H:%M")
+    left = f", {len(done.kept):,} were changed since and stay" if done and done.kept else ""
+    would = "would be " if dry_run else ""
+    line = (
+        f"{store}: {len(newest.labels):,} labels of '{one_line(newest.who)}' ({when}) "
+        f"{would}taken back{left}"
+    )
+    show([line], {"store": str(store), "change": newest, "dry_run": dry_run}, json_path)
+
+
+def _name(label: str | None) -> str:
+    return "none" if label is None else repr(label)
+
+
+def _some(lines: list[str]) -> list[str]:
+    rest = [f"  … and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
+    return lines[:_SHOWN] + rest
