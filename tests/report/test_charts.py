@@ -1,6 +1,8 @@
 """Charts are read back from their SVG: axes from the tick labels, values from the pixels."""
 
 import math
+import re
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dripgate.gate_info import CurvePoint, Histogram
-from dripgate.report import StreamHistogram, charts, histogram_svg, svg, tradeoff_svg
+from dripgate.report import StreamHistogram, charts, colours, histogram_svg, tradeoff_svg
 from dripgate.types import Decision, Thresholds
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -20,38 +22,68 @@ def band(low, high):
     return Thresholds(low=low, high=high, quality_low=None)
 
 
-def marks(root, tag, kind):
-    return [e for e in root.iter(SVG + tag) if kind in e.get("class", "").split()]
+def marks(root, kind, tag="path"):
+    """Elements of the groups of a class."""
+    return [
+        e
+        for group in root.iter(SVG + "g")
+        if group.get("class") == kind
+        for e in group.iter(SVG + tag)
+    ]
 
 
 def pixels(element):
-    return np.array([[float(v) for v in p.split(",")] for p in element.get("points").split()])
+    """The corners of a path, or the place of a mark."""
+    if element.tag == SVG + "use":
+        return np.array([[float(element.get("x")), float(element.get("y"))]])
+    numbers = re.findall(r"-?[\d.]+", element.get("d"))
+    return np.array(numbers, float).reshape(-1, 2)
+
+
+def extent(element):
+    """left, right, top, bottom"""
+    x, y = pixels(element).T
+    return x.min(), x.max(), y.min(), y.max()
+
+
+def notes(root):
+    return [t.text for t in marks(root, "note", "text")]
 
 
 def number(text):
-    return float(text.removesuffix(" %").replace(",", "")) / (100 if text.endswith("%") else 1)
+    value = float(text.removesuffix(" %").replace(",", "").replace("\u2212", "-"))
+    return value / (100 if text.endswith("%") else 1)
 
 
 def read_axis(root, across, log=False):
     """pixel → value, from the first and last tick label of an axis."""
-    texts = list(root.iter(SVG + "text"))
+    kind = "xtick" if across else "ytick"
+    texts = [number(t.text) for t in marks(root, kind, "text")]
     if across:
-        floor = marks(root, "line", "axis")[0].get("y1")
-        ticks = [
-            t
-            for t in texts
-            if t.get("text-anchor") == "middle" and float(t.get("y")) == float(floor) + 18
-        ]
-        places = [float(t.get("x")) for t in ticks]
+        places = [float(u.get("x")) for u in marks(root, kind, "use")]
     else:
-        ticks = [t for t in texts if t.get("text-anchor") == "end" and t.get("x") == "48"]
-        places = [float(t.get("y")) - 4 for t in ticks]
-    values = [number(t.text) for t in ticks]
-    assert len(values) >= 2
+        places = [pixels(p)[0, 1] for p in marks(root, kind)]
+    assert len(texts) == len(places) >= 2
     if log:
-        values = np.log(values)
-    slope = (values[-1] - values[0]) / (places[-1] - places[0])
-    return lambda pixel: (math.exp if log else float)(values[0] + slope * (pixel - places[0]))
+        texts = np.log(texts)
+    slope = (texts[-1] - texts[0]) / (places[-1] - places[0])
+    return lambda pixel: (math.exp if log else float)(texts[0] + slope * (pixel - places[0]))
+
+
+def heights(root, kind):
+    """The layer's lower and upper edge in the middle of every bin of STREAM, in samples."""
+    count, score = read_axis(root, across=False), read_axis(root, across=True)
+    (layer,) = marks(root, kind)
+    corners = pixels(layer)
+    found = []
+    for middle in (0.5, 1.5, 2.5, 3.5):
+        ends = []
+        for (x0, y0), (x1, _) in pairwise(corners):
+            left, right = sorted((score(x0), score(x1)))
+            if left < middle < right:
+                ends.append(count(y0))
+        found.append((min(ends, default=0), max(ends, default=0)))
+    return found
 
 
 STREAM = StreamHistogram(
@@ -63,88 +95,94 @@ STREAM = StreamHistogram(
 
 
 @pytest.mark.parametrize("width", [charts.WIDE, charts.NARROW])
-def test_histogram_bars_have_the_counts_as_heights(width):
+def test_histogram_layers_have_the_counts_as_heights_one_upon_the_other(width):
     root = ET.fromstring(histogram_svg(STREAM, None, ANY, width=width))
-    count, score = read_axis(root, across=False), read_axis(root, across=True)
-    for kind, counts in (
-        ("keep", STREAM.kept),
-        ("drop", STREAM.dropped),
-        ("quarantine", STREAM.quarantined),
+    base = np.zeros(4)
+    for kind in ("keep", "drop", "quarantine"):
+        counts = {"keep": STREAM.kept, "drop": STREAM.dropped, "quarantine": STREAM.quarantined}
+        found = np.array(heights(root, kind))
+        drawn = np.array(counts[kind]) > 0
+        assert found[drawn, 0] == pytest.approx(base[drawn], abs=0.1)
+        base = base + counts[kind]
+        assert found[drawn, 1] == pytest.approx(base[drawn], abs=0.1)
+        assert np.ptp(found[~drawn], axis=1) == pytest.approx(0, abs=0.1)
+
+
+def test_what_is_quarantined_is_striped_too():
+    root = ET.fromstring(histogram_svg(STREAM, None, ANY))
+    (layer,) = marks(root, "quarantine")
+    (pattern,) = root.iter(SVG + "pattern")
+    assert f"url(#{pattern.get('id')})" in layer.get("style")
+    colours_used = {e.get("style").split(";")[0] for e in pattern}
+    assert colours_used == {
+        f"fill: {colours.LIGHT['quarantine_fill']}", f"fill: {colours.LIGHT['surface']}",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [charts.WIDE, charts.NARROW])
+def test_every_label_lies_within_the_chart(width):
+    calibration = Histogram(edges=STREAM.edges, counts=(1, 2, 3, 4))
+    for drawn in (
+        histogram_svg(STREAM, calibration, band((0.1,), (3.9,)), width=width),
+        tradeoff_svg(CURVE, 0.95, 0.05, error=0.01, width=width),
+        tradeoff_svg(CURVE, 0.95, 0.99, error=0.01, width=width),
     ):
-        bars = [r for r in marks(root, "rect", kind) if float(r.get("y")) > 60]  # not the legend
-        read = {
-            round(score(float(r.get("x")))): count(0) - count(float(r.get("height"))) for r in bars
-        }
-        assert read == pytest.approx({i: n for i, n in enumerate(counts) if n}, abs=0.05)
-        assert {r.get("y") for r in bars} != set()
-    # stacked: kept at the bottom, then dropped, then quarantined
-    third = [
-        r
-        for r in root.iter(SVG + "rect")
-        if round(score(float(r.get("x") or 0))) == 2 and r.get("y")
-    ]
-    ends = {
-        r.get("class"): (
-            count(float(r.get("y")) + float(r.get("height"))),
-            count(float(r.get("y"))),
-        )
-        for r in third
-    }
-    assert ends["keep"] == pytest.approx((0, 30), abs=0.1)
-    assert ends["quarantine"] == pytest.approx((30, 35), abs=0.1)
+        root = ET.fromstring(drawn)
+        for text in root.iter(SVG + "text"):
+            style, at, long = text.get("style"), float(text.get("x")), 6.3 * len(text.text)
+            start = at - long * (1 if "end" in style else 0.5 if "middle" in style else 0)
+            assert start >= -2, text.text
+            assert start + long <= width + 2, text.text
 
 
 def test_thresholds_and_band_stand_where_they_belong():
     root = ET.fromstring(histogram_svg(STREAM, None, band((1.5, 1.5), (3.25, 3.25))))
     score = read_axis(root, across=True)
-    lines = [
-        score(float(line.get("x1")))
-        for line in marks(root, "line", "threshold")
-        if float(line.get("y2")) > 100
-    ]
+    lines = [score(extent(line)[0]) for line in marks(root, "threshold")]
     assert lines == pytest.approx([1.5, 3.25], abs=0.01)
-    (outer, inner) = [r for r in marks(root, "rect", "band") if float(r.get("height")) > 20]
+    outer, inner = marks(root, "band")
     for box in (outer, inner):
-        assert score(float(box.get("x"))) == pytest.approx(1.5, abs=0.01)
-        assert score(float(box.get("x")) + float(box.get("width"))) == pytest.approx(3.25, abs=0.01)
-    texts = [t.text for t in marks(root, "text", "keep")]
-    assert texts == ["low 1.5", "high 3.25"]
+        left, right, *_ = extent(box)
+        assert [score(left), score(right)] == pytest.approx([1.5, 3.25], abs=0.01)
+    assert notes(root) == ["low 1.5", "high 3.25"]
 
 
 def test_bounds_by_class_are_a_range_and_an_open_side_reaches_the_edge():
     root = ET.fromstring(histogram_svg(STREAM, None, band((1.0, 2.0, 1.5), (None, 3.5, 3.0))))
     score = read_axis(root, across=True)
-    boxes = [r for r in marks(root, "rect", "band") if float(r.get("height")) > 20]
-    sides = [
-        (score(float(b.get("x"))), score(float(b.get("x")) + float(b.get("width")))) for b in boxes
-    ]
+    sides = [tuple(map(score, extent(box)[:2])) for box in marks(root, "band")]
     assert sides[0] == pytest.approx((1.0, 4.0), abs=0.01)  # what some class keeps
     assert sides[1] == pytest.approx((2.0, 3.0), abs=0.01)  # what every class keeps
-    assert [t.text for t in marks(root, "text", "keep")] == [
-        "low 1 to 2 by class",
-        "high 3 to 3.5 by class",
-    ]
+    assert notes(root) == ["low 1 to 2 by class", "high 3 to 3.5 by class"]
+
+
+def test_a_bound_beyond_the_scores_is_drawn_at_their_end():
+    root = ET.fromstring(histogram_svg(STREAM, None, band((-7.0,), (90.0,))))
+    score = read_axis(root, across=True)
+    lines = [score(extent(line)[0]) for line in marks(root, "threshold")]
+    assert lines == pytest.approx([0, 4], abs=0.01)
+    assert notes(root) == ["low -7", "high 90"]
 
 
 def test_the_outline_of_an_equal_distribution_runs_along_the_bars():
     totals = np.add(np.add(STREAM.kept, STREAM.dropped), STREAM.quarantined)
     calibration = Histogram(edges=STREAM.edges, counts=tuple((totals * 3).tolist()))
     root = ET.fromstring(histogram_svg(STREAM, calibration, ANY))
-    count, score = read_axis(root, across=False), read_axis(root, across=True)
-    steps = pixels(marks(root, "polyline", "outline")[0])
-    assert [count(y) for y in steps[::2, 1]] == pytest.approx(totals.tolist(), abs=0.1)
-    assert [score(x) for x in steps[::2, 0]] == pytest.approx(STREAM.edges[:-1], abs=0.01)
+    assert [high for _, high in heights(root, "outline")] == pytest.approx(totals, abs=0.1)
 
 
 def test_geometric_edges_are_drawn_on_a_logarithmic_axis():
     edges = tuple(np.geomspace(1e-4, 1, 9).tolist())
-    stream = StreamHistogram(edges=edges, kept=(1,) * 8, dropped=(0,) * 8, quarantined=(0,) * 8)
+    stream = StreamHistogram(
+        edges=edges, kept=tuple(range(1, 9)), dropped=(0,) * 8, quarantined=(0,) * 8
+    )
     root = ET.fromstring(histogram_svg(stream, None, band((0.003,), (None,))))
     score = read_axis(root, across=True, log=True)
-    bars = [r for r in marks(root, "rect", "keep") if float(r.get("y")) > 60]
-    assert [score(float(r.get("x"))) for r in bars] == pytest.approx(edges[:-1], rel=0.01)
-    (line,) = (m for m in marks(root, "line", "threshold") if float(m.get("y2")) > 100)
-    assert score(float(line.get("x1"))) == pytest.approx(0.003, rel=0.01)
+    (layer,) = marks(root, "keep")
+    steps = sorted({score(x) for x in pixels(layer)[:, 0]})
+    assert steps == pytest.approx(edges, rel=0.01)
+    (line,) = marks(root, "threshold")
+    assert score(extent(line)[0]) == pytest.approx(0.003, rel=0.01)
 
 
 @given(
@@ -174,17 +212,23 @@ def test_tradeoff_lines_show_the_points_given(width):
         assert np.array(found) == pytest.approx(np.array(expected), abs=2e-3)
         assert np.array(found)[:, 1] == pytest.approx(np.array(expected)[:, 1], abs=1e-4)
 
-    close(read(marks(root, "polyline", "ours")[0]), [(0.1, 0.91), (0.5, 0.955), (1, 0.95)])
-    close(read(marks(root, "polyline", "random")[0]), [(0.1, 0.9), (0.5, 0.93), (1, 0.95)])
-    (around,) = marks(root, "rect", "error")
-    high = float(around.get("y"))
-    low = high + float(around.get("height"))
+    ours = [(0.1, 0.91), (0.5, 0.955), (1, 0.95)]
+    close(read(marks(root, "ours")[0]), ours)
+    close(read(marks(root, "random")[0]), [(0.1, 0.9), (0.5, 0.93), (1, 0.95)])
+    dots = marks(root, "dot", "use")
+    close([read(dot)[0] for dot in dots], ours)
+    assert [dot.find(SVG + "title").text for dot in dots] == [
+        "10 % kept: 0.910, random 0.900",
+        "50 % kept: 0.955, random 0.930",
+        "100 % kept: 0.950, random 0.950",
+    ]
+    _, _, high, low = extent(marks(root, "error")[0])
     assert [accuracy(low), accuracy(high)] == pytest.approx([0.946, 0.954], abs=1e-4)
-    full = marks(root, "line", "full")[-1]  # the first is in the legend
-    assert accuracy(float(full.get("y1"))) == pytest.approx(0.95, abs=1e-4)
-    (ring,) = marks(root, "circle", "chosen")
-    close([(keep(float(ring.get("cx"))), accuracy(float(ring.get("cy"))))], [(0.3, 0.9325)])
-    assert marks(root, "text", "keep")[0].text == "chosen: 30 % kept, 0.932"
+    _, _, full, _ = extent(marks(root, "full")[0])
+    assert accuracy(full) == pytest.approx(0.95, abs=1e-4)
+    (ring,) = marks(root, "chosen", "use")
+    close(read(ring), [(0.3, 0.9325)])
+    assert notes(root) == ["chosen: 30 % kept, 0.932"]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +245,7 @@ def test_tradeoff_of_little_or_nothing_is_still_a_picture(curve, full):
     root = ET.fromstring(tradeoff_svg(curve, full, 0.3))
     assert "nan" not in ET.tostring(root, encoding="unicode")
     drawn = any(math.isfinite(point.expected) for point in curve)
-    assert bool(marks(root, "polyline", "ours")) == drawn
+    assert bool(marks(root, "ours")) == drawn
     assert drawn or "no trade-off curve was recorded" in root.find(SVG + "desc").text
 
 
@@ -230,8 +274,9 @@ def test_inspect_draws_the_calibration_alone():
     calibration = Histogram(edges=(0.0, 1.0, 2.0), counts=(12, 4))
     root = ET.fromstring(histogram_svg(None, calibration, band((1.0,), (None,))))
     count = read_axis(root, across=False)
-    steps = pixels(marks(root, "polyline", "outline")[0])
-    assert [count(y) for y in steps[::2, 1]] == pytest.approx([12, 4], abs=0.05)
+    steps = {round(count(y), 1) for y in pixels(marks(root, "outline")[0])[:, 1]}
+    assert {12, 4} <= steps <= {12, 4, 0}
+    assert not marks(root, "keep")
 
 
 scores = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -269,46 +314,13 @@ def test_histogram_refuses_counts_that_do_not_fit_the_edges():
         StreamHistogram(edges=(0.0, 1.0, 2.0), kept=(1, 2, 3), dropped=(0, 0), quarantined=(0, 0))
 
 
-def test_share_bars_are_as_long_as_their_shares():
-    root = ET.fromstring(
-        charts.share_svg([("keep", 0.25), ("quarantine", 0), ("drop", 0.5)], "cat")
-    )
-    boxes = {r.get("class"): (r.get("x"), r.get("width")) for r in root.iter(SVG + "rect")}
-    assert boxes == {
-        "track": (None, "100%"),
-        "keep": ("0.00%", "25.00%"),
-        "drop": ("25.00%", "50.00%"),
-    }
-    assert root.get("aria-label").startswith("cat: keep 25 %, quarantine 0 %, drop 50 %")
-
-
-def test_dots_share_one_axis():
-    def centre(value):
-        root = ET.fromstring(charts.dot_svg(value, 0.8, 1.0, 0.05, "full", "hollow"))
-        whisker = marks(root, "line", "whisker")[0]
-        return [
-            float(e.rstrip("%"))
-            for e in (
-                marks(root, "circle", "hollow")[0].get("cx"),
-                whisker.get("x1"),
-                whisker.get("x2"),
-            )
-        ]
-
-    assert centre(0.9) == pytest.approx([50, 26.5, 73.5])
-    assert centre(0.8) == pytest.approx([3, 3, 26.5])
-
-
 def test_waveform_reaches_its_extremes_and_survives_silence():
     wave = np.zeros(1000, np.int16)
     wave[500], wave[900] = 20000, -10000
-    points = pixels(
-        marks(ET.fromstring(charts.waveform_svg(wave, columns=100, height=56)), "polygon", "wave")[
-            0
-        ]
-    )
-    assert points[points[:, 1].argmin()] == pytest.approx([50, 1.5])  # the peak, upwards
-    assert points[points[:, 1].argmax()] == pytest.approx([90, 41.5])  # half as deep
+    root = ET.fromstring(charts.waveform_svg(wave, columns=100, height=55))
+    points = pixels(marks(root, "wave")[0])  # the peak is 25 from the middle, and 0.5 thick
+    assert points[points[:, 1].argmin()] == pytest.approx([50, 2], abs=0.1)  # the peak, upwards
+    assert points[points[:, 1].argmax()] == pytest.approx([90, 40.5], abs=0.1)  # half as deep
     for odd in (
         np.zeros(5, np.int16),
         np.zeros(0, np.int16),
@@ -318,15 +330,31 @@ def test_waveform_reaches_its_extremes_and_survives_silence():
         assert "nan" not in charts.waveform_svg(odd)
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-5, 1e6), st.integers(2, 8))
-def test_ticks_lie_on_the_axis_and_are_told_apart(low, extent, wanted):
-    axis = svg.Axis(low, low + extent, 0, 100)
-    if axis.high - axis.low < 1e-6 * max(abs(axis.low), abs(axis.high)):
-        return  # such axes are widened before they are drawn
-    ticks = axis.ticks(wanted)
-    slack = 1e-6 * extent
-    assert all(axis.low - slack <= value <= axis.high + slack for value, _ in ticks)
-    assert 1 <= len(ticks) <= 3 * wanted
+def test_a_chart_is_text_and_lines_alone_and_the_same_every_time():
+    drawn = histogram_svg(STREAM, Histogram(STREAM.edges, (1, 2, 3, 4)), band((1.0,), (3.0,)))
+    assert drawn == histogram_svg(
+        STREAM, Histogram(STREAM.edges, (1, 2, 3, 4)), band((1.0,), (3.0,))
+    )
+    assert not re.search(r"font-family|metadata|<!|<\?|xlink|<script|url\((?!#)", drawn)
+    assert set(re.findall(r"https?://[^\"'<\s]*", drawn)) == {"http://www.w3.org/2000/svg"}
+    said = {t.text for t in ET.fromstring(drawn).iter(SVG + "text")}
+    assert {"kept", "dropped", "quarantined", "kept band", "DRIP score"} <= said
+    assert "calibration, scaled to the stream" in said
+    assert len(drawn) < 10_000
+
+
+def test_a_dark_screen_finds_every_colour_that_a_chart_has():
+    calibration = Histogram(STREAM.edges, (1, 2, 3, 4))
+    for drawn in (
+        histogram_svg(STREAM, calibration, band((1.0,), (3.0,)), standalone=False),
+        tradeoff_svg(CURVE, 0.95, 0.3, error=0.01, standalone=False),
+        charts.waveform_svg(np.arange(9)),
+    ):
+        used = set(re.findall(r"(?:fill|stroke): #\w+", drawn))
+        assert used
+        assert all(f'[style*="{colour}"]' in colours.chart_css() for colour in used)
+        # what a <use> shows is out of reach for the style sheet, so it brings no colour itself
+        assert not re.search(r"<defs><path[^>]*#", drawn)
 
 
 def contrast(one, other):
@@ -341,7 +369,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("palette", [svg.LIGHT, svg.DARK])
+@pytest.mark.parametrize("palette", [colours.LIGHT, colours.DARK])
 def test_text_is_legible_and_bars_differ_in_lightness(palette):
     for text in ("ink", "muted", "keep", "drop", "quarantine"):
         assert contrast(palette[text], palette["surface"]) >= 4.5

@@ -91,7 +91,7 @@ _EXTRAS = {
     "safetensors": "train",
     "sklearn": "train",
     "jinja2": "report",
-    "matplotlib": "bench",
+    "matplotlib": "report",
     "scipy": "bench",
     "skactiveml": "bench",
     "paho": "mqtt",

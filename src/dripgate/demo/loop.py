@@ -111,7 +111,7 @@ ROWS = ("initial", "full", "dripgate", "random", "margin")
 
 def _ready(out: Path) -> None:
     """Before long work: what would only be missed at its end."""
-    if find_spec("jinja2") is None:
+    if any(find_spec(name) is None for name in ("jinja2", "matplotlib")):
         raise MissingExtra("the demo's report", "report")
     try:
         out.mkdir(parents=True, exist_ok=True)

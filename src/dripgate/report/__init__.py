@@ -1,6 +1,7 @@
 """Numbers → pictures → one HTML file that needs nothing but itself.
 
-``render`` and ``write`` need the ``report`` extra (jinja2); the charts need only NumPy.
+``render``, ``write`` and the charts need the ``report`` extra (jinja2, matplotlib),
+loaded when called.
 """
 
 from dripgate.report.charts import histogram_svg, tradeoff_svg

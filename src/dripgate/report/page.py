@@ -7,7 +7,7 @@ bytes; every picture has a text, and every colour a second sign.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from dripgate.errors import MissingExtra, UserError
 from dripgate.files import write_whole
 from dripgate.heatmap import EMPTY
-from dripgate.report import charts, pictures, svg, words
+from dripgate.report import charts, colours, pictures, words
 from dripgate.report.model import ClassShare, Example, Outcome, Report
 from dripgate.types import Decision, Reason, Thresholds
 
@@ -57,7 +57,7 @@ _GROUPS = {
 
 
 def render(report: Report) -> str:
-    """The report as one HTML document. Raises MissingExtra without jinja2."""
+    """The report as one HTML document. Raises MissingExtra without jinja2 or matplotlib."""
     try:
         import jinja2
     except ImportError:
@@ -112,9 +112,9 @@ def _context(report: Report) -> dict[str, Any]:
         "outcome": outcome,
         "gate": gate,
         "nan": math.nan,
-        "light": svg.LIGHT,
-        "dark": svg.DARK,
-        "chart_css": svg.chart_css(),
+        "light": colours.LIGHT,
+        "dark": colours.DARK,
+        "chart_css": colours.chart_css(),
         "headline": words.headline(outcome),
         "chance": words.chance(outcome),
         "comparisons": words.comparisons(outcome),
@@ -147,6 +147,21 @@ def _tradeoff(report: Report, width: int) -> str:
     )
 
 
+def _bar(parts: Sequence[tuple[str, float]], name: str) -> dict[str, Any]:
+    """A bar of a table: (class, share of the whole) from the left, and the same in words."""
+    said = ", ".join(f"{kind} {words.share(value)}" for kind, value in parts)
+    return {"said": f"{name}: {said}", "parts": [(k, 100 * v) for k, v in parts if v > 0]}
+
+
+def _dot(value: float, low: float, high: float, error: float, name: str) -> dict[str, Any]:
+    """One row of a dot plot: per cent of an axis low … high, a little in from both its ends."""
+    places = [3 + 94 * (at - low) / (high - low) for at in (value - error, value, value + error)]
+    return {
+        "said": f"{name}: {words.accuracy(value)}",
+        "places": [min(max(at, 3), 97) for at in places] if math.isfinite(value) else None,
+    }
+
+
 def _unreadable(report: Report) -> int:
     return sum(n for (_, reason), n in report.reasons.items() if reason is Reason.UNREADABLE)
 
@@ -159,7 +174,7 @@ def _split(outcome: Outcome) -> dict[str, Any]:
         (Decision.QUARANTINE, "quarantined", outcome.quarantined),
         (Decision.DROP, "dropped", outcome.dropped),
     ]
-    bar = charts.share_svg([(kind, n / whole) for kind, _, n in parts], "stream", height=16)
+    bar = _bar([(kind, n / whole) for kind, _, n in parts], "stream")
     return {"bar": bar, "parts": [(kind, name, n, n / whole) for kind, name, n in parts]}
 
 
@@ -180,9 +195,7 @@ def _rules(outcome: Outcome) -> list[dict[str, Any]]:
             "ours": name == "dripgate",
             "accuracy": value,
             "points": 100 * (value - full) if name != "full" else math.nan,
-            "dot": charts.dot_svg(
-                value, low, high, error, name, "dot" if name == "dripgate" else "hollow"
-            ),
+            "dot": _dot(value, low, high, error, name),
         }
         for name, value, error in zip(names, values.tolist(), errors.tolist(), strict=True)
     ]
@@ -194,7 +207,7 @@ def _phases(outcome: Outcome) -> list[dict[str, Any]]:
         {
             "name": _PHASES.get(name, name),
             "seconds": seconds,
-            "bar": charts.share_svg([("drop", seconds / longest)], name, height=8),
+            "bar": _bar([("drop", seconds / longest)], name),
         }
         for name, seconds in outcome.seconds.items()
     ]
@@ -214,7 +227,7 @@ def _classes(report: Report) -> list[dict[str, Any]]:
             "share": _kept(row) if row.seen else math.nan,
             "band": bands.get(row.name, words.DASH) if bands else None,
             "mix": mix.get(row.name),
-            "bar": charts.share_svg(
+            "bar": _bar(
                 [("keep", _kept(row)), ("quarantine", row.quarantined / (row.seen or 1))], row.name
             ),
         }

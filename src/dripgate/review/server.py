@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dripgate.errors import StoreError, UnreadableError, UserError
-from dripgate.report.svg import DARK, LIGHT
+from dripgate.report.colours import DARK, LIGHT
 from dripgate.review.desk import Desk
 from dripgate.review.guard import Guard
 from dripgate.review.pictures import LARGE, SMALL
