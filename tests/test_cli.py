@@ -187,6 +187,7 @@ def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path
                    for row in table)  # fmt: skip
     with (tmp_path / "labels.csv").open("w") as file:
         file.writelines(["id,label\n", *(f"{row['id']},{row['source'][0]}\n" for row in table)])
+        file.write("feed,3\n")
     code, out, err = dripgate(
         "retrain", loop / "kept.db", "--data", loop / "labelled.zip",
         "--model", loop / "model.safetensors", "--labels", tmp_path / "labels.csv",
@@ -196,6 +197,10 @@ def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path
     said = json.loads((tmp_path / "r.json").read_text())
     assert code == 0, err
     assert said["used"] > 0
+    quarantined = sum(row["decision"] == "quarantine" for row in table)
+    assert said["used"] + said["unlabelled"] + said["unknown"] + quarantined == len(table)
+    assert said["quarantined"] == quarantined
+    assert "1 labels of samples that the store does not hold: feed" in out
     # Three steps from scratch are worse: it says so, and writes nothing.
     assert not said["written"]
     assert "the new model is worse: nothing was written" in out
@@ -265,7 +270,8 @@ def test_a_user_s_own_code(dripgate, photos, tmp_path, monkeypatch):
     save_file(NETS["lenet"]((1, 8, 8), 2).state_dict(), tmp_path / "w.safetensors")
     monkeypatch.chdir(tmp_path)
     code, _, err = dripgate("fit", photos, "--model", "ournet:make", "--weights", "w.safetensors",
-                            "--mean", "0.5", "--std", "0.25", "--keep", "0.5")  # fmt: skip
+                            "--mean", "0.5", "--std", "0.25", "--keep", "0.5",
+                            "--force")  # fmt: skip
     assert code == 0, err
     assert (tmp_path / "gate.onnx").stat().st_size > 10_000
 
@@ -343,14 +349,33 @@ def test_the_program_s_own_files_are_no_samples(dripgate, loop, incoming):
 @pytest.mark.parametrize(
     "options",
     [("--batch", "-3"), ("--batch", "0"), ("--every", "-1"), ("--interval", "0"), ("--rate", "0"),
-     ("--settle", "-1"), ("--time", "noon"), ("--json", "no/such/folder.json")],
+     ("--settle", "-1"), ("--time", "noon"), ("--json", "no/such/folder.json"),
+     ("--settle", "nan"), ("--settle", "inf"), ("--interval", "nan"), ("--overlap", "5"),
+     ("--channels", "0"), ("--patience", "0"), ("--give-up", "inf"), ("--keep", "nan"),
+     ("--keep", "0.5", "--seed", "-1"), ("--keep", "0.5", "--seed", "9" * 25)],
 )  # fmt: skip
 def test_numbers_that_cannot_be_are_refused(dripgate, loop, incoming, tmp_path, options):
     code, _, err = dripgate("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db",
                             *options)  # fmt: skip
     assert code == 2
-    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+    assert err.startswith("dripgate: ")
     assert not (tmp_path / "k.db").exists()
+
+
+def test_options_that_mean_nothing_here_are_named(dripgate, loop, incoming, tmp_path):
+    def said(*options):
+        code, _, err = dripgate("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db",
+                                *options)  # fmt: skip
+        assert code == 0, err
+        return [line for line in err.splitlines() if "not used here" in line]
+
+    assert said("--processed", "keep", "--time", "mtime", "--again") == []
+    (line,) = said("--every", "3", "--rate", "8000", "--settle", "1", "--patience", "3", "--seed",
+                   "1", "--queue", "1MB", "--device", "hive")  # fmt: skip
+    for name in ("--every", "--rate", "--settle", "--patience", "--seed", "--queue", "--device"):
+        assert name in line
+    assert said("--keep", "0.5", "--seed", "1") == []
 
 
 def test_metrics_that_cannot_be_written_stop_nothing(dripgate, loop, incoming, tmp_path):
@@ -428,7 +453,7 @@ def test_a_model_without_a_spatial_layer(dripgate, photos, tmp_path, monkeypatch
     )
     monkeypatch.chdir(tmp_path)
     refused(dripgate("fit", photos, "--model", "flatnet:make", "--weights", "w.safetensors"),
-            "Sequential", "spatial")  # fmt: skip
+            "flatnet:make", "spatial cells")  # fmt: skip
 
 
 def test_gates_that_are_none(dripgate, loop, gate, tmp_path):
@@ -454,6 +479,22 @@ def test_stores_that_are_none(dripgate, loop, tmp_path):
     refused(dripgate("inspect", tmp_path / "none.db"), "no such file")
     refused(dripgate("run", loop / "gate.onnx", loop / "stream.zip", "--store",
                      tmp_path / "k.db", "--limit", "lots"), "lots")  # fmt: skip
+
+
+def test_tables_of_labels_that_are_none(dripgate, loop, tmp_path):
+    for content, *words in (
+        (b"", "no column called id or label"), (b"id;label\na;b\n", "no column called id or label"),
+        (b"id\na\n", "no column called label"), (b"\xff\xfeid", "not a table"),
+        (b"id,label\na,1\na,2\n", "a is '1' and '2'"), (b"id,label\na\n", "not a table"),
+        (b"id,label\na,1,2,3\n", "not a table"), (None, "Is a directory"),
+    ):  # fmt: skip
+        path = tmp_path / f"labels{len(list(tmp_path.iterdir()))}.csv"
+        path.mkdir() if content is None else path.write_bytes(content)
+        result = dripgate("retrain", loop / "kept.db", "--data", loop / "labelled.zip", "--model",
+                          loop / "model.safetensors", "--out", tmp_path / "m.safetensors",
+                          "--labels", path)  # fmt: skip
+        refused(result, str(path), *words)
+        assert len(result[2].splitlines()) == 1
 
 
 def test_sources_that_are_none(dripgate, loop, tmp_path):
@@ -485,8 +526,43 @@ def test_export_stays_in_its_folder_whatever_the_names_are(dripgate, tmp_path, s
 
 
 def test_usage_mistakes_exit_with_2(dripgate):
-    assert dripgate("run")[0] == 2
-    assert dripgate("nonsense")[0] == 2
+    refused(dripgate("run"), "GATE", "dripgate run --help")
+    refused(dripgate("nonsense\n\x1b[2J"), r"nonsense\n\x1b[2J")
+    assert dripgate()[0] == 2
+    assert dripgate("--help")[0] == dripgate("--version")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--steps", "-1"), ("--batch", "0"), ("--size", "0"), ("--size", "1000000"), ("--lr", "nan"),
+     ("--holdout", "nan"), ("--seed", "-1"), ("--json", "no/such.json")],
+)  # fmt: skip
+def test_numbers_that_train_cannot_use_are_refused_before_it_reads(dripgate, photos, tmp_path,
+                                                                   options):  # fmt: skip
+    result = dripgate("train", photos, "--out", tmp_path / "m.safetensors", *options)
+    refused(result, options[1])
+    assert len(result[2].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("--keep", "7"), "--keep"), (("--keep", "nan"), "--keep"), (("--std", "nan"), "--std"),
+     (("--size", "0"), "--size"), (("--size", "64"), "leave --size out"),
+     (("--curve", "no/such.svg"), "no/such.svg")],
+)  # fmt: skip
+def test_what_fit_cannot_use_is_refused_before_it_decodes(dripgate, loop, tmp_path, options,
+                                                          words):  # fmt: skip
+    result = dripgate("fit", loop / "labelled.zip", "--model", loop / "model.safetensors",
+                      "--out", tmp_path / "g.onnx", *options)  # fmt: skip
+    refused(result, words)
+    assert len(result[2].splitlines()) == 1
+    assert not (tmp_path / "g.onnx").exists()
+
+
+def test_a_gate_is_no_model(dripgate, loop, tmp_path):
+    result = dripgate("fit", loop / "labelled.zip", "--model", loop / "gate.onnx",
+                      "--out", tmp_path / "g.onnx")  # fmt: skip
+    refused(result, "is a gate already")
 
 
 def test_the_demo_refuses_what_it_cannot_split(dripgate, tmp_path, png):

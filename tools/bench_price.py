@@ -36,7 +36,7 @@ from dripgate.gate_info import Calibration, GateInfo, Histogram, Parity, Provena
 from dripgate.graph.build import build_graph, with_info
 from dripgate.graph.opened import open_classifier
 from dripgate.graph.read import OPSET
-from dripgate.graph.target import choose_target, modules
+from dripgate.graph.target import choose_target
 from dripgate.heatmap import SCORES
 from dripgate.training import nets
 from dripgate.training.classifier import Classifier, load_classifier
@@ -194,7 +194,7 @@ def make(name: str) -> Net:
     opened = open_classifier(found.model, name)
     chosen = choose_target(opened)
     # The outermost module that gives the target: where torch's own Grad-CAM takes it.
-    layer = min(modules(chosen.cut), key=len)
+    layer = chosen.module
     target = TargetLayer(name=layer, shape=chosen.cut.sizes, why=chosen.why)
     classes = model(inputs[:1]).shape[1]
     graph = build_graph(

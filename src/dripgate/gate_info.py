@@ -35,7 +35,7 @@ class TargetLayer(_Strict, frozen=True):
     """Where the heatmap is taken. shape is (K, h, w); ``why`` explains the choice.
 
     behind: the operators between it and the logits. added: how many the gate has more than the
-    classifier.
+    classifier. module: the torch module whose output it is, where torch's exporter noted one.
     """
 
     name: str
@@ -43,6 +43,7 @@ class TargetLayer(_Strict, frozen=True):
     why: str
     behind: tuple[str, ...] = ()
     added: int = 0
+    module: str = ""
 
 
 class Histogram(_Strict, frozen=True):

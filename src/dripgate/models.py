@@ -18,6 +18,7 @@ from dripgate.fit import fit as fitting
 from dripgate.fit import tflite
 from dripgate.fit.metadata import Facts, facts_of, hugging_face
 from dripgate.gate import Gate
+from dripgate.gate_info import METADATA_KEY
 from dripgate.graph.classifier import OnnxClassifier
 from dripgate.graph.read import load
 
@@ -70,7 +71,12 @@ def open_model(
                 "does; export the model to ONNX where it was trained, or give its weights as "
                 "safetensors with --model package.module:factory"
             )
-        if kind not in (".safetensors", ".pt", ".ts", ".pt2") and not path.is_dir():
+        if not path.exists():
+            raise ModelError(
+                f"{path}: no such file; give an .onnx or .tflite file, or make a first model with "
+                "'dripgate train'"
+            )
+        if kind not in (".safetensors", ".pt", ".ts", ".pt2"):
             raise ModelError(
                 f"{path}: no MODEL; give an .onnx or .tflite file, safetensors of 'train', "
                 "timm:NAME, hf:FOLDER, or package.module:factory with --weights"
@@ -100,6 +106,8 @@ def _short(model: Any) -> str:
 def _onnx(
     proto: onnx.ModelProto, name: str, path: Path | None, size: tuple[int, int] | None
 ) -> OnnxClassifier:
+    if any(entry.key == METADATA_KEY for entry in proto.metadata_props):
+        raise ModelError(f"{name}: is a gate already; give the classifier that it was made of")
     facts = facts_of(proto, path)
     sides = size or facts.size
     shape = _with_sides(proto, sides) if sides else None

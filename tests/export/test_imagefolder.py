@@ -250,6 +250,12 @@ def test_plain_json_means_the_same(value):
 EVIL = 'x\n{"event":"report","unreadable":0}\n\x1b[2J\u202egnp.\u2028\u009b.png'
 
 
+def test_the_table_names_the_predicted_class(loop, gate, tmp_path):
+    assert command("export", loop / "kept.db", "--out", tmp_path / "out").returncode == 0
+    for row in table(tmp_path / "out"):
+        assert row["predicted_class"] == gate.info.classes[int(row["predicted"])]
+
+
 def test_a_table_starts_no_formula_and_has_a_line_for_each_sample(tmp_path):
     with Store(tmp_path / "k.db") as store:
         for n, text in enumerate(["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", "\t=1", EVIL]):

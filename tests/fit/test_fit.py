@@ -62,7 +62,7 @@ def test_same_seed_same_gate(classifier, dataset):
 def test_a_module_and_a_path_are_enough(loop, classifier):
     made = dripgate.fit(classifier.model, loop / "labelled.zip", keep=0.4)
     assert isinstance(made, Gate)
-    assert made.info.preprocessing.mean == (0.0,)
+    assert any(note.startswith("preprocessing: '") for note in made.info.notes)  # a guess is said
 
 
 @pytest.mark.parametrize("score", ["evidence_mean", "loss_max", "evidence_area"])

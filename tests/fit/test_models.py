@@ -88,6 +88,7 @@ def test_without_torch_the_extra_is_named(photos, bright, monkeypatch):
 def test_what_is_nothing(photos, tmp_path):
     source = open_source(photos)
     (tmp_path / "x.onnx").write_bytes(b"no model")
+    (tmp_path / "x.txt").write_text("no model")
     for name, words in (("x.onnx", "no ONNX model"), ("none.onnx", "no such file"),
                         ("x.txt", "no MODEL")):  # fmt: skip
         with pytest.raises(ModelError, match=words) as caught:

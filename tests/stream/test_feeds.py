@@ -218,6 +218,7 @@ def test_no_file_is_touched_before_its_verdict_is_durable(gate, incoming, tmp_pa
 def test_processing_that_cannot_be_is_refused_at_once(incoming, processed, cause):
     with pytest.raises(DataError, match=cause):
         Folder(incoming, processed=processed.format(incoming=incoming))
+    assert not (incoming / "done").exists()
 
 
 # What does not wait -----------------------------------------------------------------------------
@@ -418,6 +419,7 @@ def test_a_film_gives_its_frames(film, every, frames):
         ("pcm:hw0", AudioInput(rate=8000, length=800), "standard input only"),
         ("pcm:-", ImageInput(height=8, width=8, channels=1), "not audio"),
         ("camera:no-such-film.mp4", ImageInput(height=8, width=8, channels=1), "cannot be opened"),
+        ("camera:0", AudioInput(rate=8000, length=800), "not images"),
     ],
 )
 def test_a_source_that_cannot_be_opened_says_why(tmp_path, source, spec, cause):

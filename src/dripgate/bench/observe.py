@@ -91,7 +91,7 @@ class Seen:
         info = classifier.info
         prepare = build(info.preprocessing, info.input)
         found: dict[str, list[Array]] = {name: [] for name in heatmap.SCORES}
-        with GradCam(classifier.model, self.gate.info.layer.name) as gradcam:
+        with GradCam(classifier.model, self.gate.info.layer.module) as gradcam:
             for i in range(0, len(self.x), _BATCH):
                 with torch.no_grad():
                     batch = prepare(torch.from_numpy(np.ascontiguousarray(self.x[i : i + _BATCH])))

@@ -1,6 +1,8 @@
 """The command line: one file per command, thin. Errors are one line; exit codes 0, 1 and 2."""
 
+import os
 import sys
+import warnings
 from importlib import import_module
 
 import click
@@ -36,26 +38,51 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 2 usage or bad input, 1 anything else."""
+    warnings.formatwarning = lambda message, *_, **__: f"  note: {one_line(str(message))}\n"
     try:
-        cli(prog_name="dripgate")
-    except UserError as error:
-        click.echo(f"dripgate: {one_line(str(error))}", err=True)
-        sys.exit(2)
-    except DripgateError as error:
-        click.echo(f"dripgate: {one_line(str(error))}", err=True)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
+        # Not as click's own program: that prints what was given as it is, on several lines.
+        sys.exit(cli(prog_name="dripgate", standalone_mode=False))
+    except Exception as error:
+        if os.environ.get(_SHOW):
             raise
-        click.echo(
-            f"dripgate: this command needs the '{extra}' extra ({error.name} is not installed); "
-            f"run: pip install 'dripgate[{extra}]'",
-            err=True,
-        )
-        sys.exit(2)
+        code, text = _told(error)
+        click.echo(f"dripgate: {one_line(text)}", err=True)
+        sys.exit(code)
 
 
+def _told(error: Exception) -> tuple[int, str]:
+    """Exit code and line of an error."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return 2, "which command? See above"
+    if isinstance(error, click.ClickException):
+        where = getattr(error, "ctx", None)
+        hint = f"; see '{where.command_path} --help'" if where else ""
+        return error.exit_code, error.format_message().rstrip(".") + hint
+    if isinstance(error, click.Abort):
+        return 1, "stopped"
+    if isinstance(error, DripgateError):
+        return 2 if isinstance(error, UserError) else 1, str(error)
+    if isinstance(error, ModuleNotFoundError):
+        missing = (error.name or "").partition(".")[0]
+        if extra := _EXTRAS.get(missing):
+            return 2, (
+                f"this command needs the '{extra}' extra ({error.name} is not installed); "
+                f"run: pip install 'dripgate[{extra}]'"
+            )
+    if isinstance(error, OSError) and error.strerror:
+        where = error.filename or "reading or writing"
+        return 2, f"{where}: {error.strerror}; check the path, its rights and the free space"
+    if isinstance(error, MemoryError):
+        return 1, f"not enough memory ({error or 'none is left'})"
+    return 1, (
+        f"a mistake of the program itself, {type(error).__name__}: {error!s:.300}; please report "
+        f"it; {_SHOW}=1 in the environment shows where"
+    )
+
+
+#: Environment variable: errors as Python shows them, for who looks for their cause.
+_SHOW = "DRIPGATE_TRACEBACK"
 #: What each third-party package that may be missing belongs to.
 _EXTRAS = {
     "torch": "train",

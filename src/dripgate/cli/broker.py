@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dripgate.cli.common import Stop, say
+from dripgate.cli.common import SECONDS, SECONDS_ABOVE_0, Stop, say
 from dripgate.errors import IncompleteError, UserError
 from dripgate.store import parse_size
 from dripgate.stream.broker import Security, read_login
@@ -35,11 +35,11 @@ _SENDING = (
         show_default=True, help="Whose word is enough to forget that a sample must be sent.",
     ),
     click.option(
-        "--patience", type=float, default=30.0, show_default=True,
+        "--patience", type=SECONDS_ABOVE_0, default=30.0, show_default=True,
         help="Seconds without a receipt before a sample is sent again.",
     ),
     click.option(
-        "--give-up", type=float, default=300.0, show_default=True,
+        "--give-up", type=SECONDS, default=300.0, show_default=True,
         help="Seconds without a receipt before it ends, when only sending is left to do.",
     ),
 )  # fmt: skip
@@ -66,8 +66,8 @@ def sending(options: dict[str, Any]) -> "Options":
     from dripgate.stream.uplink import Options
 
     rate = options["bandwidth"] and parse_size(options["bandwidth"].removesuffix("/s"))
-    if rate == 0 or options["patience"] <= 0:
-        raise UserError("--bandwidth and --patience must be more than nothing")
+    if rate == 0:
+        raise UserError("--bandwidth must be more than nothing")
     return Options(options["metadata_only"], rate, options["confirm"], options["patience"])
 
 

@@ -1,5 +1,6 @@
 """What the commands share: JSON files, progress bars, and options that recur."""
 
+import math
 import signal
 import sys
 import time
@@ -15,11 +16,40 @@ from dripgate.errors import UserError
 from dripgate.files import write_whole
 from dripgate.text import one_line, plain_json
 
+
+class Finite(click.FloatRange):
+    """A number in a range; click takes nan and inf for numbers as well."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises click.BadParameter."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"'{value}' is not a finite number", param, ctx)
+        return number
+
+
+#: Seconds, of up to a year; no option of that kind needs more.
+_YEAR = 366 * 86_400
+SECONDS, SECONDS_ABOVE_0 = Finite(0, _YEAR), Finite(0, _YEAR, min_open=True)
+#: Of numbers from which chance is drawn.
+SEEDS = click.IntRange(0, 2**32 - 1)
+
+#: Of pixels; no classifier of images takes more.
+LARGEST_SIDE = 4096
+STEPS = click.IntRange(1, 10_000_000)
+
+
+def _writable(_: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    return path if path is None or str(path) == "-" else parent_of(path)
+
+
 json_option = click.option(
-    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False),
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), callback=_writable,
     help="Also write the result to this file as JSON; '-' prints it instead of the text.",
 )  # fmt: skip
-seed_option = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
+seed_option = click.option(
+    "--seed", default=0, show_default=True, type=SEEDS, help="Same seed, same result."
+)
 
 
 def show(lines: Iterable[str], value: Any, path: Path | None) -> None:

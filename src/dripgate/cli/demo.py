@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.common import json_option, percent, progress, say, seed_option, show
+from dripgate.cli.common import STEPS, json_option, percent, progress, say, seed_option, show
 from dripgate.demo import PLANS, ROWS, Result, demo
 from dripgate.store.size import format_size
 
@@ -27,7 +27,7 @@ _LABELS = {
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; default demo/DATA."
 )
-@click.option("--steps", type=int, help="Training steps of every row; default by data set.")
+@click.option("--steps", type=STEPS, help="Training steps of every row; default by data set.")
 @seed_option
 @json_option
 def command(

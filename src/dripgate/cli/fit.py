@@ -1,6 +1,7 @@
 """dripgate fit: a model and labelled data become gate.onnx."""
 
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -50,7 +51,8 @@ def command(
     from dripgate.fit.brought import input_spec
     from dripgate.models import fit, open_model
 
-    parent_of(out)
+    for path in filter(None, (out, curve)):
+        parent_of(path)
     wanted = parse_keep(keep)
     source = open_source(data, reading=reading)
     classifier = open_model(
@@ -66,6 +68,7 @@ def command(
         return
     classifier = classifier.with_(output=described.output or classifier.output)
     spec = input_spec(classifier, source, described.said)
+    described.check(spec)
     dataset = read(data, spec=spec, reading=reading)
     started = time.perf_counter()
     gate = fit(
@@ -96,7 +99,9 @@ def parse_keep(text: str) -> float | Literal["auto"]:
     """'auto' or a fraction. Raises UserError."""
     if text == "auto":
         return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"--keep is '{text}', expected auto or a fraction such as 0.3") from None
+    with suppress(ValueError):
+        if 0 < (share := float(text)) <= 1:
+            return share
+    raise UserError(
+        f"--keep is '{text}', expected auto or a fraction above 0 and up to 1, such as 0.3"
+    )

@@ -1,5 +1,6 @@
 """The options by which a user says which model it is, and what its file cannot say."""
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from dripgate.cli.common import LARGEST_SIDE
 from dripgate.errors import UserError
+from dripgate.types import ImageInput, InputSpec
 
 if TYPE_CHECKING:  # the command line starts without the extra 'fit'
     from dripgate.fit.brought import Said
@@ -23,6 +26,16 @@ class Described(NamedTuple):
     said: "Said"
     classes: tuple[str, ...] | None
     output: str | None
+
+    def check(self, spec: InputSpec) -> None:
+        """Raises UserError where a size was said that the model's file says otherwise."""
+        found = (spec.height, spec.width) if isinstance(spec, ImageInput) else None
+        if self.size and self.size != found:
+            said = f"{self.size[0]},{self.size[1]}"
+            raise UserError(
+                f"--size is {said}, but {self.model} takes "
+                f"{f'images of {found[0]},{found[1]}' if found else 'no images'}; leave --size out"
+            )
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,16 +108,25 @@ def _described(
         )  # fmt: skip
     if features:
         said = Features.parse(features)
-    sides = _pair(size if "," in size else f"{size},{size}", "--size") if size else None
     return Described(
-        model, weights, trust, (int(sides[0]), int(sides[1])) if sides else None, said,
+        model, weights, trust, _sides(size) if size else None, said,
         read_names(classes) if classes else None, output,
     )  # fmt: skip
 
 
+def _sides(text: str) -> tuple[int, int]:
+    height, width = _pair(text if "," in text else f"{text},{text}", "--size")
+    if not all(side.is_integer() and 0 < side <= LARGEST_SIDE for side in (height, width)):
+        raise UserError(f"--size is '{text}', expected whole numbers from 1 to {LARGEST_SIDE:,}")
+    return int(height), int(width)
+
+
 def _numbers(text: str, option: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
+        if all(map(math.isfinite, numbers)):
+            return numbers
+        raise ValueError(text)
     except ValueError:
         raise UserError(
             f"{option} is '{text}', expected one number, or several with commas"

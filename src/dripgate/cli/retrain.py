@@ -7,6 +7,7 @@ import click
 
 from dripgate.cli import describe
 from dripgate.cli.common import (
+    STEPS,
     json_option,
     parent_of,
     percent,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--gate", "gate_out", type=click.Path(path_type=Path), help="New gate file.")
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV with the columns id,label.")
 @click.option("--from-scratch", is_flag=True, help="Begin with new weights, not the old ones.")
-@click.option("--steps", type=int, help="Training steps; by default as the model was trained.")
+@click.option("--steps", type=STEPS, help="Training steps; by default as the model was trained.")
 @click.option(
     "--weigh",
     type=click.Choice(["equal", "stream"]),
@@ -74,6 +75,14 @@ def command(
         f"accuracy on {result.tested:,} held-out samples: old {percent(result.old_accuracy)}, "
         f"new {percent(result.new_accuracy)}",
     ]
+    if result.quarantined:
+        lines.append(f"  not used: {result.quarantined:,} samples in quarantine")
+    if result.strangers:
+        examples = ", ".join(result.strangers[:3]) + (", …" if len(result.strangers) > 3 else "")
+        lines.append(
+            f"  not used: {len(result.strangers):,} labels of samples that the store does not "
+            f"hold: {examples}"
+        )
     if weigh == "stream":
         lines.append(f"weighed by 1/propensity: they count as {result.effective:,.0f} samples")
     if result.better:
@@ -88,7 +97,8 @@ def command(
     show(lines, {
         "old_accuracy": result.old_accuracy, "new_accuracy": result.new_accuracy,
         "tested": result.tested, "used": result.used, "unlabelled": result.unlabelled,
-        "unknown": result.unknown, "weigh": weigh, "effective": result.effective,
+        "unknown": result.unknown, "quarantined": result.quarantined,
+        "strangers": result.strangers, "weigh": weigh, "effective": result.effective,
         "written": result.better,
         "model": str(out) if result.better else None,
         "gate": str(gate_out) if result.better and gate_out else None,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from dripgate.cli import describe
 from dripgate.cli.broker import (
@@ -17,16 +18,25 @@ from dripgate.cli.broker import (
     sending,
     sending_options,
 )  # fmt: skip
-from dripgate.cli.common import Stop, json_option, parent_of, say, show
+from dripgate.cli.common import (
+    SECONDS,
+    SECONDS_ABOVE_0,
+    SEEDS,
+    Finite,
+    Stop,
+    json_option,
+    say,
+    show,
+)
 from dripgate.cli.seen import Watching
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
-from dripgate.stream.broker import Address, Security, name_of, parse_address
+from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
 from dripgate.stream.loop import BATCH, Summary, run
 from dripgate.stream.reading import TIMES
 from dripgate.stream.service import Service
-from dripgate.stream.sources import How, check_source, open_source
+from dripgate.stream.sources import How, check_source, open_source, unused_options
 from dripgate.types import Sample, Verdict
 
 _SAID_EVERY = 1000
@@ -52,7 +62,7 @@ _SAID_EVERY = 1000
 )  # fmt: skip
 @click.option("--again", is_flag=True, help="Decide also about what this gate decided before.")
 @click.option(
-    "--settle", default=2.0, show_default=True, type=click.FloatRange(0),
+    "--settle", default=2.0, show_default=True, type=SECONDS,
     help="Seconds that a file of a followed folder must not have changed for before it is read.",
 )  # fmt: skip
 @click.option(
@@ -64,7 +74,7 @@ _SAID_EVERY = 1000
     help="Most samples decided together.",
 )  # fmt: skip
 @click.option(
-    "--latency", default=0.0, type=click.FloatRange(0),
+    "--latency", default=0.0, type=SECONDS,
     help="Seconds that a sample may wait for others to share its commit.",
 )  # fmt: skip
 @click.option("--keep", type=float, help="Share to keep, such as 0.05; else the gate's band.")
@@ -75,12 +85,17 @@ _SAID_EVERY = 1000
     type=float,
     help="Keep a scene once; share of distinct scenes that may be lost by it. 0 is off.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the audit and all other chance.")
-@click.option("--rate", type=click.IntRange(1), help="Of pcm:-, in Hz; the gate's if not given.")
-@click.option("--channels", type=int, help="Of raw pcm:-, averaged; 1 if not given.")
-@click.option("--overlap", default=0.5, show_default=True, help="Of the windows of pcm:-.")
 @click.option(
-    "--every", default=0.0, type=click.FloatRange(0),
+    "--seed", default=0, show_default=True, type=SEEDS, help="Of the audit and all other chance."
+)
+@click.option("--rate", type=click.IntRange(1), help="Of pcm:-, in Hz; the gate's if not given.")
+@click.option("--channels", type=click.IntRange(1), help="Of raw pcm:-, averaged; 1 if not given.")
+@click.option(
+    "--overlap", default=0.5, show_default=True, type=Finite(0, 0.95),
+    help="Of the windows of pcm:-.",
+)  # fmt: skip
+@click.option(
+    "--every", default=0.0, type=SECONDS,
     help="Seconds between two frames of camera:…; 0 is all.",
 )  # fmt: skip
 @click.option("--queue", default="64MB", show_default=True, help="Memory for what waits.")
@@ -98,7 +113,7 @@ _SAID_EVERY = 1000
 @security_options
 @click.option("--metrics", type=click.Path(path_type=Path), help="File for Prometheus, NAME.prom.")
 @click.option(
-    "--interval", type=click.FloatRange(0, min_open=True),
+    "--interval", type=SECONDS_ABOVE_0,
     help="Seconds between two reports; 60 if it goes on.",
 )  # fmt: skip
 @json_option
@@ -120,8 +135,7 @@ def command(
     age = options["max_age"] and parse_duration(options["max_age"])
     check_source(source)
     address = options["uplink"] and parse_address(options["uplink"])
-    if json_path and str(json_path) != "-":
-        parent_of(json_path)
+    _say_unused(source, options, rules)
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source
     watching = Watching(opened.info.classes, opened.info.input)
@@ -183,6 +197,28 @@ def _rules(options: dict[str, Any]) -> Rules | None:
     budgets = tuple(parse_allowance(text) for text in options["budget"])
     rules = Rules(budgets=budgets, seed=options["seed"])
     return msgspec.structs.replace(rules, **given)
+
+
+_OF_UPLINK = ("metadata_only", "bandwidth", "confirm", "patience", "give_up")
+_OF_BROKER = ("credentials", "ca", "cert", "key", "device")
+
+
+def _say_unused(source: str, options: dict[str, Any], rules: Rules | None) -> None:
+    """Name the options that were given and mean nothing here."""
+    context = click.get_current_context()
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    given = {name for name in options
+             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}  # fmt: skip
+    unused = unused_options(source, options["follow"], given)
+    if not options["uplink"]:
+        unused += [name for name in _OF_UPLINK if name in given]
+        if not is_address(source):
+            unused += [name for name in _OF_BROKER if name in given]
+    if rules is None and "seed" in given:
+        unused.append("seed")
+    if unused:
+        named = ", ".join(flags[name] for name in unused)
+        say(f"  note: not used here: {named}; {source} or the other options leave no use for it")
 
 
 def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], object]) -> How:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from dripgate.cli.common import (
+    LARGEST_SIDE,
+    STEPS,
+    Finite,
     json_option,
     parent_of,
     percent,
@@ -24,15 +27,23 @@ if TYPE_CHECKING:
 @click.argument("data")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model file to write.")
 @click.option("--arch", default="resnet8", show_default=True, help="resnet8, lenet or dscnn.")
-@click.option("--steps", default=800, show_default=True, help="Training steps.")
-@click.option("--batch", default=128, show_default=True, help="Samples per step.")
-@click.option("--lr", default=0.1, show_default=True, help="Highest learning rate.")
+@click.option("--steps", default=800, show_default=True, type=STEPS, help="Training steps.")
+@click.option(
+    "--batch", default=128, show_default=True, type=click.IntRange(1), help="Samples per step."
+)
+@click.option(
+    "--lr", default=0.1, show_default=True, type=Finite(0, 10, min_open=True),
+    help="Highest learning rate.",
+)  # fmt: skip
 @click.option("--flip", is_flag=True, help="Also mirror images (not for digits or text).")
-@click.option("--size", type=int, help="Side of the square that images are resized to.")
+@click.option(
+    "--size", type=click.IntRange(1, LARGEST_SIDE),
+    help="Side of the square that images are resized to.",
+)  # fmt: skip
 @range_option
 @folders_option
 @click.option(
-    "--holdout", default=0.2, show_default=True, type=click.FloatRange(0, 0.9),
+    "--holdout", default=0.2, show_default=True, type=Finite(0, 0.9),
     help="Share kept from training, for 'fit' to learn thresholds on.",
 )  # fmt: skip
 @click.option("--onnx", type=click.Path(path_type=Path), help="Also write it as an ONNX file.")

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from dripgate.export.facts import classes_of
 from dripgate.export.folder import Exported, Told, intact, new_folder
 from dripgate.export.names import QUARANTINE, UNLABELLED, Folders, ending
 from dripgate.store import Store
@@ -13,8 +14,8 @@ from dripgate.types import Decision
 
 TABLE = "samples.csv"
 COLUMNS = (
-    "id", "file", "label", "decision", "reason", "predicted", "score", "quality",
-    "propensity", "source", "time",
+    "id", "file", "label", "decision", "reason", "predicted", "predicted_class", "score",
+    "quality", "propensity", "source", "time",
 )  # fmt: skip
 
 
@@ -24,6 +25,7 @@ def imagefolder(store: Store, out: Path, *, told: Told = lambda _: None) -> Expo
     What is quarantined goes to quarantine/, what has no label to unlabelled/. told: is given the
     number of samples so far. Raises UserError where it cannot be written; then nothing is there.
     """
+    classes = classes_of(store)
     folders, damaged, written = Folders(QUARANTINE, UNLABELLED, TABLE), list[str](), 0
     with (
         new_folder(out) as part,
@@ -35,7 +37,7 @@ def imagefolder(store: Store, out: Path, *, told: Told = lambda _: None) -> Expo
             file = PurePosixPath(_folder(stored, folders), _name(stored))
             (part / file).parent.mkdir(exist_ok=True)
             (part / file).write_bytes(stored.payload)
-            rows.writerow(row(stored, str(file)))
+            rows.writerow(row(stored, str(file), classes))
             written += 1
     return Exported(samples=written, damaged=tuple(damaged), renamed=folders.renamed)
 
@@ -50,10 +52,11 @@ def _name(stored: StoredSample) -> str:
     return f"{stored.id[:32]}{ending(stored.payload)}"
 
 
-def row(stored: StoredSample, file: str) -> Sequence[object]:
-    """A line of samples.csv, in the order of COLUMNS."""
-    values = (file if name == "file" else getattr(stored, name) for name in COLUMNS)
-    return [_cell(value) for value in values]
+def row(stored: StoredSample, file: str, classes: Sequence[str]) -> Sequence[object]:
+    """A line of samples.csv, in the order of COLUMNS; classes: names of what the gate predicts."""
+    named = 0 <= stored.predicted < len(classes)
+    made = {"file": file, "predicted_class": classes[stored.predicted] if named else ""}
+    return [_cell(made[name] if name in made else getattr(stored, name)) for name in COLUMNS]
 
 
 def _cell(value: object) -> object:

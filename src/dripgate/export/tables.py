@@ -20,13 +20,13 @@ from dripgate.store import BROKEN, Store
 
 def csv(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
     """samples.csv alone, without the payloads. Arguments and errors: as ``imagefolder``."""
-    damaged, written = list[str](), 0
+    classes, damaged, written = classes_of(store), list[str](), 0
     with new_folder(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
         rows = csv_.writer(file)
         rows.writerow(COLUMNS)
         for stored in intact(store, damaged, told):
             written += 1
-            rows.writerow(row(stored, ""))
+            rows.writerow(row(stored, "", classes))
     return Exported(samples=written, damaged=tuple(damaged))
 
 

@@ -226,6 +226,13 @@ def _preparation(
     """The preparation: as said, else what gives the best accuracy. Raises ModelError, UserError."""
     if isinstance(said, Normalize | LogMel | Waveform | Identity):
         return _in_layout(said, ends, spec)
+    wrong = isinstance(spec, AudioInput) and not isinstance(said, Features)
+    if said != "auto" and (wrong or isinstance(spec, ArrayInput)):
+        raise ModelError(
+            f"--{'features' if isinstance(said, Features) else 'preprocess'} or the like is for "
+            f"{'sound' if isinstance(said, Features) else 'images'}, and the data are "
+            f"{'sound' if wrong else 'arrays'}; leave it out"
+        )
     if isinstance(spec, ArrayInput):
         return Identity()
     if isinstance(spec, AudioInput):

@@ -151,7 +151,7 @@ class _Fitting:
         (values,) = run(prepare, {"samples": some[: batch or _EXACTLY]}, ["values"])
         reference = make_reference(opened, chosen.cut, values)
         head = head_nodes(opened.model.graph, chosen.cut.value, opened.head.logits)
-        behind = tuple(node.op_type for node in head)
+        behind, module = tuple(node.op_type for node in head), chosen.module
         built = build_graph(
             opened, chosen.cut, brought.preprocessing, brought.input, score, ordinary
         )
@@ -162,7 +162,7 @@ class _Fitting:
             force=self._force,
         )  # fmt: skip
         target = TargetLayer(
-            name=chosen.cut.name, shape=chosen.cut.sizes, why=chosen.why,
+            name=chosen.cut.name, module=module, shape=chosen.cut.sizes, why=chosen.why,
             behind=behind, added=built.added,
         )  # fmt: skip
         return _Graph(built.model, target, parity)

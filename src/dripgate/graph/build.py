@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from dripgate.errors import GateError, ModelError
-from dripgate.gate_info import METADATA_KEY, GateInfo
+from dripgate.gate_info import INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, GateInfo
 from dripgate.graph.builder import Builder
 from dripgate.graph.cut import Cut
 from dripgate.graph.opened import Opened
@@ -25,6 +25,8 @@ from dripgate.graph.tail import (
 )
 from dripgate.heatmap import SCORES
 from dripgate.types import InputSpec, Preprocessing, Thresholds
+
+_RESERVED = {THRESHOLDS, INPUT_NAME, *OUTPUT_NAMES, "alpha"}
 
 
 class Built(NamedTuple):
@@ -48,6 +50,7 @@ def build_graph(
     preprocessing does not give what the classifier takes.
     """
     graph, build = opened.model.graph, opened.build
+    _free_names(graph)
     before = sum(1 for _ in graph)
     batch = -1 if opened.measured.batch is None else opened.measured.batch
     samples = samples_input(build, spec, batch)
@@ -106,13 +109,16 @@ def _taint(build: Builder, samples: ir.Value) -> ir.Value:
     return build.mul(build.reduce("ReduceSum", flat, [1]), 0.0)
 
 
+def _free_names(graph: ir.Graph) -> None:
+    """The names that a gate's parts have are not the classifier's."""
+    values = {value for node in graph for value in node.outputs}
+    for value in (*values, *list(graph.initializers.values()), *graph.inputs):
+        if value.name in _RESERVED or (value.name or "").startswith("const."):
+            value.name = f"own.{value.name}"  # an initializer is registered again by its new name
+
+
 def _name_outputs(graph: ir.Graph, outputs: dict[str, ir.Value]) -> None:
-    taken = {value.name: value for node in graph for value in node.outputs}
-    taken |= {value.name: value for value in list(graph.initializers.values())}
     for name, value in outputs.items():
-        other = taken.get(name)
-        if other is not None and other is not value:
-            other.name = f"{name}.own"  # an initializer is registered again by its new name
         value.name = name
     graph.outputs[:] = list(outputs.values())
     graph.sort()

@@ -265,7 +265,7 @@ def _tokens(
         if node.op_type == "Concat":
             start = 0
             for part in node.inputs:
-                size = measured.shapes.get(part, (0,) * 3)
+                size = measured.shapes[part] if part is not None else (0,) * 3
                 length = size[axis] if len(size) == 3 else 0
                 if part in measured.data and 1 < length < shape[axis]:
                     others = [p for p in node.inputs if p is not part]

@@ -113,6 +113,8 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
             f"the output holds probabilities whose {end} cannot be taken off; "
             "their logarithm is used in place of logits"
         )
+    elif end:
+        notes.append(f"a {end.lower()} at the end is taken off: the heatmap is of the logits")
     if classes == 1:
         value = build.matmul(value, build.constant([[0.0, 1.0]]))
         notes.append("one output: a binary classifier, whose second class is what it detects")
@@ -123,7 +125,7 @@ def take_head(build: Builder, output: ir.Value, values: Array) -> tuple[Head, li
 
 
 def _are_probabilities(output: ir.Value, seen: Array) -> bool:
-    """Numbers from 0 to 1 that add up to 1, or that a sigmoid or softmax made behind all weights."""
+    """Numbers from 0 to 1 that add up to 1, or that a sigmoid made behind all weights."""
     if seen.min() < 0 or seen.max() > 1:
         return False
     if seen.shape[1] > 1 and np.allclose(seen.sum(axis=1), 1, atol=0.02):

@@ -109,7 +109,7 @@ def normal_form(proto: onnx.ModelProto, name: str) -> ir.Model:
         common.RemoveInitializersFromInputsPass(),
         common.IdentityEliminationPass(),
         common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),
         common.NameFixPass(),
         common.TopologicalSortPass(),

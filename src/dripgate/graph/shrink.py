@@ -5,7 +5,7 @@ What each saves is measured in docs/performance.md.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -43,8 +43,8 @@ def _constants(graph: ir.Graph) -> None:
         if not inputs or node.op_type == "DequantizeLinear" or any(a is None for a in arrays):
             continue
         feeds = {str(value.name): array for value, array in zip(inputs, arrays, strict=True)}
-        run = ReferenceEvaluator(ir.to_proto(node), opsets={"": graph.opset_imports[""]})
-        (values, *_) = run.run(None, feeds)
+        run: Any = ReferenceEvaluator(ir.to_proto(node), opsets={"": graph.opset_imports[""]})
+        values = np.asarray(run.run(None, feeds)[0])
         if values.nbytes <= max(FOLDED, *(a.nbytes for a in arrays if a is not None)):
             _replace(node, _constant(graph, f"{node.outputs[0].name}.folded", values))
 
@@ -197,7 +197,8 @@ def _through(weight: Array, chain: list[ir.Node]) -> Array:
         run = ReferenceEvaluator(ir.to_proto(node), opsets={"": OPSET})
         feeds = {name: _precise(array) for name, array in feeds.items()}
         if node.op_type == "Reshape":  # a fixed batch is written in it, and here it is the rows
-            feeds = {name: np.array([len(weight), *array[1:]]) for name, array in feeds.items()}
+            sizes = [v for array in feeds.values() if array is not None for v in array[1:]]
+            feeds = dict.fromkeys(feeds, np.array([len(weight), *sizes]))
         (values,) = cast("list[Array]", run.run(None, {str(_in(node).name): values, **feeds}))
     return values.astype(np.float32)
 

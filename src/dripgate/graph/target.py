@@ -47,6 +47,18 @@ class Chosen(NamedTuple):
     why: str
     looked_at: list[Candidate]
 
+    @property
+    def module(self) -> str:
+        """The outermost torch module whose last tensor is the target; "" where none is known."""
+        node = self.cut.value.producer()
+        if node is None or node.graph is None:
+            return ""
+        for name in sorted(modules(self.cut), key=len):
+            *_, last = (other for other in node.graph if name in _scopes(other))
+            if last is node:
+                return name
+        return ""
+
 
 def choose_target(opened: Opened, layer: str | None = None) -> Chosen:
     """The last cut whose gradient reaches more than one cell, or the one called ``layer``.
@@ -156,9 +168,12 @@ def _named(opened: Opened, layer: str) -> Chosen:
 def modules(cut: Cut) -> set[str]:
     """The torch modules that a tensor was made in, as torch's exporter notes them."""
     node = cut.value.producer()
-    text = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]") if node is not None else "[]"
+    return _scopes(node) if node is not None else set()
+
+
+def _scopes(node: ir.Node) -> set[str]:
     try:
-        scopes = ast.literal_eval(text)
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     except (ValueError, SyntaxError):
         return set()
     return {str(scope) for scope in scopes[:-1] if scope} if isinstance(scopes, list) else set()
@@ -172,7 +187,8 @@ def _why(cut: Cut, passed: list[Candidate]) -> str:
             f", and the gradient reaches its cells ({len(passed)} behind it: {'; '.join(problems)})"
         )
     if cut.tokens:
-        why += f"; {cut.shape[cut.cells[0]] - cut.tokens[1] + cut.tokens[0]} class or register tokens apart"
+        apart = cut.shape[cut.cells[0]] - (cut.tokens[1] - cut.tokens[0])
+        why += f"; {apart} class or register tokens set apart"
     if cut.guess:
         why += f"; axis {cut.channel} is taken for the channels, which nothing in the graph says"
     return why

@@ -149,8 +149,10 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             f"store: dripgate inspect {path} --salvage OUT"
         ) from error
     except OSError as error:
+        where = error.filename2 or error.filename or path
         raise StoreError(
-            f"{path} cannot be used ({error}); check the path and its rights"
+            f"{path} cannot be used ({where}: {error.strerror or error}); check the path, its "
+            "rights and the free space"
         ) from error
 
 

@@ -78,12 +78,14 @@ class Leaving:
             raise
 
     def _check(self, source: Path) -> None:
+        inside = self._to.resolve().is_relative_to(source.resolve())
         try:
-            self._to.mkdir(parents=True, exist_ok=True)
-            same = self._to.stat().st_dev == source.stat().st_dev
+            if not inside:  # nothing is made in the folder of the samples
+                self._to.mkdir(parents=True, exist_ok=True)
+            fits = not inside and self._to.stat().st_dev == source.stat().st_dev
         except OSError as error:
             raise DataError(f"{self._to}: cannot be made ({error.strerror})") from None
-        if not same or self._to.resolve().is_relative_to(source.resolve()):
+        if not fits:
             raise DataError(f"{self._to}: files are moved to a folder of the same file system that "
                             f"is not inside {source}")  # fmt: skip
 

@@ -11,7 +11,7 @@ it is.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from dripgate.store import Store
 from dripgate.stream.broker import Security, is_address, name_of, parse_address
 from dripgate.stream.feed import ROOM, Feed, Stop
 from dripgate.stream.folder import Folder
-from dripgate.types import AudioInput, InputSpec, Sample
+from dripgate.types import AudioInput, ImageInput, InputSpec, Sample
 
 _LIVE = ("pcm", "camera")
 
@@ -49,6 +49,26 @@ class How(NamedTuple):
     drop_oldest: bool | None = None
     security: Security = Security()
     wait: Callable[[float], object] = time.sleep
+
+
+#: Kinds of sources, and where what of ``How`` is used. A "grown" folder is followed.
+_USED = {
+    "rate": "pcm", "channels": "pcm", "overlap": "pcm", "every": "camera", "settle": "grown",
+    "processed": "folder grown", "unreadable": "folder grown", "times": "folder grown archive",
+    "again": "folder grown archive", "follow": "folder grown archive",
+    "queue": "pcm camera mqtt", "when_full": "pcm camera mqtt",
+}  # fmt: skip
+
+
+def unused_options(source: str, follow: bool, given: Collection[str]) -> list[str]:
+    """Those of the options of ``run`` that mean nothing to this source."""
+    kind, _, rest = source.partition(":")
+    if is_address(source):
+        kind = "mqtt"
+    elif not (kind in _LIVE and rest):
+        kind = "archive" if not Path(source).expanduser().is_dir() else "folder"
+        kind = "grown" if follow else kind
+    return sorted(name for name in given if kind not in _USED.get(name, kind).split())
 
 
 def watch(path: str | Path, *, follow: bool = False, **options: Any) -> Iterator[Sample]:
@@ -79,7 +99,7 @@ def open_source(source: str, spec: InputSpec, store: Store, stop: Stop, how: How
     """
     kind, _, rest = source.partition(":")
     if kind in _LIVE and rest:
-        return _pcm(rest, spec, stop, how) if kind == "pcm" else _camera(rest, stop, how)
+        return _pcm(rest, spec, stop, how) if kind == "pcm" else _camera(rest, spec, stop, how)
     if is_address(source):
         from dripgate.stream.topic import Topic
 
@@ -108,7 +128,10 @@ def _pcm(rest: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
     )
 
 
-def _camera(rest: str, stop: Stop, how: How) -> Feed:
+def _camera(rest: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
     from dripgate.stream.camera import camera
 
+    if not isinstance(spec, ImageInput):
+        raise DataError(f"camera:{rest}: this gate takes {spec.shape} {spec.dtype}, not images; "
+                        "fit one on pictures, or give another source")  # fmt: skip
     return camera(rest, how.every, stop, room=how.room, drop_oldest=how.drop_oldest)

@@ -112,13 +112,20 @@ class Tree:
             return None
         link = entry.is_symlink()
         try:
-            if link and not _inside(os.path.realpath(where), self._real):
+            target = os.path.realpath(where) if link else where
+            if self._real == target or _inside(self._real, target):
+                self.once(name, f"{one_line(entry.path)}: a link to a folder that it lies in; "
+                          "not followed")  # fmt: skip
+                return None
+            if not _inside(target, self._real):
                 self.once(name, f"{one_line(entry.path)}: a link that leads out of the folder; "
                           "not followed")  # fmt: skip
                 return None
             status = entry.stat()
         except FileNotFoundError:
-            return None  # gone since it was listed, or a link to nowhere
+            if link:
+                self.once(name, f"{one_line(entry.path)}: a link to nowhere; passed over")
+            return None  # or gone since it was listed
         except OSError as error:
             self.once(name, f"{one_line(entry.path)}: passed over ({error.strerror})")
             return None

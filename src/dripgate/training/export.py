@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import onnx
@@ -101,8 +101,10 @@ def _export(model: nn.Module, example: Tensor, kind: str, dynamic: bool) -> byte
     file = io.BytesIO()
     with _quiet():
         if kind == "torchscript":
+            # Its annotation names paths; it takes files too.
             torch.onnx.export(
-                model, (example,), file, dynamo=False, opset_version=OPSET, input_names=["input"],
+                model, (example,), cast(Any, file), dynamo=False, opset_version=OPSET,
+                input_names=["input"],
                 dynamic_axes={"input": {0: "batch"}} if dynamic else None,
             )  # fmt: skip
             return file.getvalue()
@@ -175,7 +177,8 @@ def _outputs(model: nn.Module, example: Tensor, wanted: str | None) -> str | Non
     if len(likely) != 1:
         raise ModelError(
             f"{type(model).__name__} gives {listed or 'no tensor'}: "
-            f"{'several may be' if likely else 'none is'} (N, classes); say which with --output NAME"
+            f"{'several may be' if likely else 'none is'} (N, classes); say which with "
+            "--output NAME"
         )
     return next(iter(likely))
 
@@ -193,6 +196,17 @@ def _may_be_logits(tensor: Tensor, example: Tensor) -> bool:
 # As it is found, and left so --------------------------------------------------------------------
 
 
+_NARROW = (torch.float16, torch.bfloat16)
+
+
+def _in_order(tensor: Tensor) -> bool:
+    """Whether a tensor lies in memory row by row; channels-last weights trace as views by strides.
+
+    Also along axes of size 1, about which is_contiguous() does not care.
+    """
+    return tensor.stride() == torch.empty(tensor.shape, device="meta").stride()
+
+
 @contextmanager
 def _as_deployed(model: Any, example: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
     """(the module, the example): eval mode, float32, no gradients asked for, no wrappers.
@@ -206,17 +220,18 @@ def _as_deployed(model: Any, example: Tensor) -> Iterator[tuple[nn.Module, Tenso
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     stored = [*model.parameters(), *model.buffers()]
-    narrow = [(t, t.data) for t in stored if t.dtype in (torch.float16, torch.bfloat16)]
+    changed = [(t, t.data) for t in stored if t.dtype in _NARROW or not _in_order(t)]
     device = stored[0].device if stored else example.device
     try:
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        for tensor, data in narrow:
-            tensor.data = data.float()
+        for tensor, data in changed:
+            floats = data.float() if data.dtype in _NARROW else data
+            tensor.data = floats.clone(memory_format=torch.contiguous_format)
         yield model, example.to(device)
     finally:
-        for tensor, data in narrow:
+        for tensor, data in changed:
             tensor.data = data
         for module, mode in modes:
             module.training = mode

@@ -31,8 +31,9 @@ class Retrained:
     """The new classifier beside the old one, on the same held-out test samples.
 
     used: kept samples trained on. unlabelled, unknown: kept samples left out because they have no
-    label, or one that the model does not know. effective: with weights, as how many samples of
-    equal weight those trained on count (Kish); else ``used``.
+    label, or one that the model does not know. quarantined: those left out because they are.
+    strangers: ids that a label was given for, and that the store does not hold. effective: with
+    weights, as how many samples of equal weight those trained on count (Kish); else ``used``.
     """
 
     classifier: Classifier
@@ -42,6 +43,8 @@ class Retrained:
     used: int
     unlabelled: int
     unknown: int
+    quarantined: int
+    strangers: tuple[str, ...]
     effective: float
 
     @property
@@ -112,6 +115,8 @@ def retrain(
         used=len(kept.y),
         unlabelled=kept.unlabelled,
         unknown=kept.unknown,
+        quarantined=kept.quarantined,
+        strangers=kept.strangers,
         effective=float(weights.sum() ** 2 / (weights @ weights)),
     )
 
@@ -133,6 +138,8 @@ class Kept:
     weights: Array
     unlabelled: int
     unknown: int
+    quarantined: int
+    strangers: tuple[str, ...]
 
 
 def collect(store: Store, classifier: Classifier, labels: Mapping[str, str]) -> Kept:
@@ -158,7 +165,11 @@ def collect(store: Store, classifier: Classifier, labels: Mapping[str, str]) -> 
             ys.append(known[label])
             weights.append(1 / stored.propensity if stored.propensity > 0 else np.inf)
     x = np.stack(xs) if xs else np.zeros((0, *spec.shape), spec.dtype)
-    return Kept(x, np.array(ys, np.int64), np.array(weights, float), unlabelled, unknown)
+    return Kept(
+        x, np.array(ys, np.int64), np.array(weights, float), unlabelled, unknown,
+        quarantined=store.summary().decisions.get(Decision.QUARANTINE.value, 0),
+        strangers=tuple(id for id in labels if id not in store),
+    )  # fmt: skip
 
 
 class _Label(msgspec.Struct):
@@ -170,11 +181,21 @@ def read_labels(path: str | Path) -> dict[str, str]:
     """Labels by sample id from a CSV with the columns id and label. Raises DataError."""
     try:
         text = read_whole(Path(path), LARGEST_LABELS).decode("utf-8-sig")
-        rows = [
-            msgspec.convert(row, _Label) for row in csv.DictReader(io.StringIO(text, newline=""))
-        ]
-    except (OSError, UnicodeDecodeError, csv.Error, msgspec.ValidationError) as error:
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        if missing := {"id", "label"} - set(table.fieldnames or ()):
+            raise ValueError(f"no column called {' or '.join(sorted(missing))}")
+        rows = [msgspec.convert(row, _Label) for row in table]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, csv.Error, msgspec.ValidationError) as error:
         raise DataError(
             f"{path}: not a table of labels ({error}); expected CSV with a header line 'id,label'"
         ) from None
-    return {row.id: from_cell(row.label) for row in rows if row.label}
+    labels: dict[str, str] = {}
+    for row in rows:
+        label = from_cell(row.label)
+        if label and labels.setdefault(row.id, label) != label:
+            raise DataError(
+                f"{path}: {row.id} is '{labels[row.id]}' and '{label}' in it; leave one of them"
+            )
+    return labels

@@ -91,7 +91,7 @@ def _concat(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     return b.slice(g, axis, start, start + b.shapes[x][axis])
 
 
-@rule("Split")
+@rule("Split")  # type: ignore[arg-type]  # see SEVERAL
 def _split(b: Builder, node: ir.Node, g: list[ir.Value | None], i: int) -> ir.Value:
     """The parts' gradients side by side, zeros for a part that nothing depends on."""
     x, _ = source(node)
