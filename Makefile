@@ -26,6 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## the whole loop on scikit-learn's digits, about a minute; then see demo/digits
+	@mkdir -p demo/digits
 	$(BIN)/dripgate demo --json demo/digits/demo.json
 
 test: lint ## everything CI checks: lint, types, import contract, tests
