@@ -558,6 +558,23 @@ def test_what_fit_cannot_use_is_refused_before_it_decodes(dripgate, loop, tmp_pa
     assert not (tmp_path / "g.onnx").exists()
 
 
+def test_an_error_that_nobody_thought_of_is_one_line(dripgate, monkeypatch, tmp_path):
+    """What names from outside can make of it: no forged lines, no end of it, no traceback."""
+    from dripgate.cli import inspect
+
+    def fail(path):
+        raise RuntimeError("\x1b[2J\n" + "x" * 10**6)
+
+    (tmp_path / "g.onnx").write_bytes(b"x")
+    monkeypatch.setattr(inspect.Gate, "load", fail)
+    code, out, err = dripgate("inspect", tmp_path / "g.onnx")
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert len(err) < 5000
+    assert "DRIPGATE_TRACEBACK=1" in err
+    assert "\x1b" not in err
+
+
 def test_a_gate_is_no_model(dripgate, loop, tmp_path):
     result = dripgate("fit", loop / "labelled.zip", "--model", loop / "gate.onnx",
                       "--out", tmp_path / "g.onnx")  # fmt: skip
