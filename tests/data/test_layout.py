@@ -29,7 +29,7 @@ def files(*folders: str, n=2) -> dict[str, bytes]:
         ("test", "test TEST testing test_set test-images testset eval Evaluation holdout hold_out"),
         (
             None,
-            "cat trained testament contest devil trunk public validated value data images set latest",
+            "cat trained testament contest devil value data images set latest",
         ),
     ],
 )
