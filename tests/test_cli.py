@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -352,7 +354,7 @@ def test_the_program_s_own_files_are_no_samples(dripgate, loop, incoming):
      ("--settle", "-1"), ("--time", "noon"), ("--json", "no/such/folder.json"),
      ("--settle", "nan"), ("--settle", "inf"), ("--interval", "nan"), ("--overlap", "5"),
      ("--channels", "0"), ("--patience", "0"), ("--give-up", "inf"), ("--keep", "nan"),
-     ("--keep", "0.5", "--seed", "-1"), ("--keep", "0.5", "--seed", "9" * 25)],
+     ("--max-age", "0d"), ("--keep", "0.5", "--seed", "-1"), ("--keep", "0.5", "--seed", "9" * 25)],
 )  # fmt: skip
 def test_numbers_that_cannot_be_are_refused(dripgate, loop, incoming, tmp_path, options):
     code, _, err = dripgate("run", loop / "gate.onnx", incoming, "--store", tmp_path / "k.db",
@@ -557,6 +559,43 @@ def test_what_fit_cannot_use_is_refused_before_it_decodes(dripgate, loop, tmp_pa
     refused(result, words)
     assert len(result[2].splitlines()) == 1
     assert not (tmp_path / "g.onnx").exists()
+
+
+def test_an_error_that_nobody_thought_of_is_one_line(dripgate, monkeypatch, tmp_path):
+    """What names from outside can make of it: no forged lines, no end of it, no traceback."""
+    from dripgate.cli import inspect
+
+    def fail(path):
+        raise RuntimeError("\x1b[2J\n" + "x" * 10**6)
+
+    (tmp_path / "g.onnx").write_bytes(b"x")
+    monkeypatch.setattr(inspect.Gate, "load", fail)
+    code, out, err = dripgate("inspect", tmp_path / "g.onnx")
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert len(err) < 5000
+    assert "DRIPGATE_TRACEBACK=1" in err
+    assert "\x1b" not in err
+
+
+def test_a_result_never_takes_the_place_of_a_device_a_pipe_or_a_link(dripgate, loop, tmp_path):
+    """As root a file could be put in the place of /dev/null."""
+    pipe, link, real = tmp_path / "pipe", tmp_path / "link.json", tmp_path / "real.json"
+    os.mkfifo(pipe)
+    link.symlink_to(real)
+    show = ("inspect", loop / "gate.onnx", "--json")
+    refused(dripgate(*show, pipe), str(pipe))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert dripgate(*show, pipe)[0] == 0
+    assert os.read(reader, 1 << 20).startswith(b"{")
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert dripgate(*show, link)[0] == 0
+    assert link.is_symlink()
+    assert json.loads(real.read_text())["path"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "pipe", "real.json"]
+    assert dripgate(*show, "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
 
 
 def test_a_gate_is_no_model(dripgate, loop, tmp_path):

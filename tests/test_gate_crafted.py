@@ -269,11 +269,20 @@ def test_the_shape_of_samples_is_bounded_and_the_graph_s(gate, spec, words):
         ("calibration", {"apart": [1e999]}),
         ("thresholds", {"low": [-1e999] * 10}),
         ("thresholds", {"low": [0.0] * 11}),
+        ("layer", {"shape": [10**18, 3, 3]}),
+        ("layer", {"shape": [4, 0, 3]}),
+        ("input", {"range": [5, 10**9]}),
+        ("input", {"range": [9, 9]}),
     ],
 )
 def test_tables_that_do_not_agree_are_refused(gate, part, change):
     refused(with_metadata(gate, lambda fields: fields[part].update(change)),
             "contradicts itself|metadata is damaged")  # fmt: skip
+
+
+@pytest.mark.parametrize("keep", [1e308, 10**30, -1])
+def test_a_share_that_is_none_is_refused(gate, keep):
+    refused(with_metadata(gate, lambda fields: fields.update(keep=keep)), "a share to keep of")
 
 
 def test_a_second_input_is_refused(gate):

@@ -410,7 +410,7 @@ def table(found: list[Row]) -> Iterator[str]:
     yield ""
     yield "| model | target | channel axis | exporter | batch | α error | by | logits error | operators | added | seconds |"
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
-    number = lambda value: "–" if value is None else f"{value:.0e}"  # noqa: E731
+    number = lambda value: "–" if value is None else f"{value:.0e}"
     for row in found:
         name = row["model"]
         if not row["made"]:

@@ -26,7 +26,19 @@ def read_whole(path: Path, limit: int) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside ``path``, fsync, rename. Raises OSError, leaves no part."""
+    """Write to a temporary file beside ``path``, fsync, rename. Raises OSError, leaves no part.
+
+    A link stays, and what it leads to is written. A device or a pipe is written into: a file in
+    the place of /dev/null would be the end of much else.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # Opening a pipe waits for somebody to read from it; so nobody being there is an error.
+        handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        os.set_blocking(handle, True)
+        with open(handle, "wb") as file:  # noqa: PTH123
+            file.write(data)
+        return
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:

@@ -24,6 +24,10 @@ def contradictions(info: "GateInfo") -> Iterator[str]:
         yield f"{classes} classes, thresholds for {sorted(lengths)}"
     if not all(map(math.isfinite, _numbers(info))):
         yield "thresholds that are no numbers"
+    if not 0 <= info.keep <= 1:
+        yield f"a share to keep of {info.keep:g}, expected 0 to 1"
+    if not all(0 < size <= LARGEST_SAMPLE for size in info.layer.shape):
+        yield f"a target of the shape {info.layer.shape}"
     if info.calibration.samples:  # a gate that is being fitted has seen nothing yet
         yield from _calibration(info.calibration, classes)
     if problem := input_problem(info.input):
@@ -64,6 +68,8 @@ def input_problem(spec: InputSpec) -> str:
     match spec:
         case ImageInput() if spec.channels not in (1, 3):
             return f"images of {spec.channels} channels, expected 1 or 3"
+        case ImageInput() if spec.range and not 0 <= spec.range[0] < spec.range[1] <= 0xFFFF:
+            return f"a range of {spec.range}, expected two values of 16 bits"
         case AudioInput() if not _RATES[0] <= spec.rate <= _RATES[1]:
             return f"audio of {spec.rate:,} Hz, expected {_RATES[0]:,} to {_RATES[1]:,}"
         case ArrayInput() if len(spec.shape) > MOST_DIMENSIONS:

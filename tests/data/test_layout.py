@@ -23,9 +23,14 @@ def files(*folders: str, n=2) -> dict[str, bytes]:
     ("side", "names"),
     [
         ("train", "train Train TRAINING training_set Training-Set trainset train_data train2017"),
+        ("train", "trainval train_val trn trainval_set validate validate_set"),
+        ("test", "tst evaluate test-dev PublicTest private_test"),
         ("train", "val valid Validation validation_set dev Dev-Set valid_images"),
         ("test", "test TEST testing test_set test-images testset eval Evaluation holdout hold_out"),
-        (None, "cat trained testament contest devil value data images set latest"),
+        (
+            None,
+            "cat trained testament contest devil value data images set latest",
+        ),
     ],
 )
 def test_split_folders_are_known_by_the_names_people_use(side, names):

@@ -46,7 +46,7 @@ def main() -> None:
         if os.environ.get(_SHOW):
             raise
         code, text = _told(error)
-        click.echo(f"dripgate: {one_line(text)}", err=True)
+        click.echo(f"dripgate: {one_line(text[:_LONGEST])}", err=True)
         sys.exit(code)
 
 
@@ -81,6 +81,8 @@ def _told(error: Exception) -> tuple[int, str]:
     )
 
 
+#: Characters of an error; a crafted file may have names of millions.
+_LONGEST = 4000
 #: Environment variable: errors as Python shows them, for who looks for their cause.
 _SHOW = "DRIPGATE_TRACEBACK"
 #: What each third-party package that may be missing belongs to.

@@ -29,6 +29,7 @@ from dripgate.cli.common import (
     show,
 )
 from dripgate.cli.seen import Watching
+from dripgate.errors import UserError
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
@@ -133,6 +134,9 @@ def command(
     """
     rules, secure = _rules(options), security(options)
     age = options["max_age"] and parse_duration(options["max_age"])
+    if age == 0:
+        raise UserError(f"--max-age {options['max_age']} would delete whatever is kept; to empty "
+                        "a store: dripgate purge STORE --everything")  # fmt: skip
     check_source(source)
     address = options["uplink"] and parse_address(options["uplink"])
     _say_unused(source, options, rules)

@@ -23,10 +23,13 @@ from dripgate.text import one_line
 Reading = Literal["auto", "splits", "classes"]
 READINGS: tuple[Reading, ...] = ("auto", "splits", "classes")
 _SIDES: dict[str, Side] = {
-    "train": "train", "training": "train",
+    "train": "train", "training": "train", "trn": "train", "trainval": "train",
+    "train val": "train", "traindev": "train", "train dev": "train",
     "val": "train", "valid": "train", "validation": "train", "dev": "train", "devel": "train",
-    "development": "train",
+    "development": "train", "validate": "train",
     "test": "test", "tests": "test", "testing": "test", "eval": "test", "evaluation": "test",
+    "tst": "test", "evaluate": "test", "testdev": "test", "test dev": "test",
+    "publictest": "test", "public test": "test", "privatetest": "test", "private test": "test",
     "holdout": "test", "hold out": "test", "heldout": "test", "held out": "test",
 }  # fmt: skip
 _WORDS = re.compile(r"[\s_.\-]+")
