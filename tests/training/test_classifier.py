@@ -4,6 +4,7 @@ import pickle
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,14 +12,17 @@ from torch import nn
 
 from dripgate.data import Split
 from dripgate.errors import DataError, ModelError
+from dripgate.fit.metadata import facts_of
+from dripgate.graph.read import load
 from dripgate.training.classifier import (
     Classifier,
     ModelInfo,
+    default_preprocessing,
     load_classifier,
     new_classifier,
-    wrap,
 )
 from dripgate.training.nets import NETS, factory
+from dripgate.training.preprocess import build
 from dripgate.training.train import Recipe, augment
 from dripgate.types import ArrayInput, AudioInput, ImageInput, LogMel, Normalize
 
@@ -194,9 +198,8 @@ def test_a_factory_with_weights(package, halves):
     net = NETS["lenet"]((3, 12, 12), 2)
     save_file(net.state_dict(), package / "w.safetensors")
     loaded = load_classifier("mynet:make", package / "w.safetensors", lambda arch: info())
-    np.testing.assert_allclose(
-        loaded.logits(x), wrap(net, CLASSES, SPEC, None).logits(x), rtol=1e-5
-    )
+    given = Classifier(net.eval(), info(), nn.Identity)
+    np.testing.assert_allclose(loaded.logits(x), given.logits(x), rtol=1e-5)
     assert isinstance(loaded.build(), nn.Module)
 
 
@@ -248,16 +251,22 @@ def test_pickles_are_never_loaded(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_object_cannot_be_built_anew(halves):
-    x, y = halves
-    made = wrap(NETS["lenet"]((3, 12, 12), 2), CLASSES, SPEC, None)
-    with pytest.raises(ModelError, match=r"package\.module:factory to retrain"):
-        made.trained(x, y)
-
-
 def test_audio_has_no_default_preprocessing():
     with pytest.raises(ModelError, match="LogMel"):
-        wrap(nn.Identity(), CLASSES, AudioInput(rate=16000, length=16000), None)
+        default_preprocessing(AudioInput(rate=16000, length=16000))
+
+
+def test_the_exported_file_says_what_the_classifier_is_and_gives_its_logits(halves):
+    x, _ = halves
+    net = Classifier(NETS["lenet"]((3, 12, 12), 2).eval(), info(), nn.Identity)
+    file = net.exported().file()
+    facts = facts_of(load(file), None)
+    assert (facts.classes, facts.input) == (net.info.classes, net.info.input)
+    assert facts.preprocessing == net.info.preprocessing
+    session = onnxruntime.InferenceSession(file)
+    prepared = build(net.info.preprocessing, net.info.input)(torch.from_numpy(x)).numpy()
+    (logits,) = session.run(None, {session.get_inputs()[0].name: prepared})
+    np.testing.assert_allclose(logits, net.logits(x), rtol=1e-4, atol=1e-5)
 
 
 def test_arrays_need_a_net_of_their_own():

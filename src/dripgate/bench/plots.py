@@ -115,16 +115,14 @@ def _said(field: str) -> str:
 
 def write_plots(table: Table, folder: Path) -> list[Path]:
     """Write all pictures into ``folder``; their paths."""
-    pictures = {
-        "bench_accuracy.svg": accuracy(table),
-        "bench_worst_class.svg": accuracy(table, "worst_class_accuracy"),
-        "bench_storage.svg": storage(table),
-        "bench_conditions.svg": conditions(table),
-    }
-    for name, figure in pictures.items():
-        # Without a date in it, the same rows give the same file.
-        figure.savefig(folder / name, metadata={"Date": None})
+    with mpl.rc_context(_STYLE):  # the settings are the whole process's: others draw too
+        pictures = {
+            "bench_accuracy.svg": accuracy(table),
+            "bench_worst_class.svg": accuracy(table, "worst_class_accuracy"),
+            "bench_storage.svg": storage(table),
+            "bench_conditions.svg": conditions(table),
+        }
+        for name, figure in pictures.items():
+            # Without a date in it, the same rows give the same file.
+            figure.savefig(folder / name, metadata={"Date": None})
     return [folder / name for name in pictures]
-
-
-mpl.rcParams.update(_STYLE)

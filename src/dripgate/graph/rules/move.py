@@ -14,8 +14,9 @@ def _reshape(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     """The input's shape again; sizes of 1 stay unexpanded where both shapes have the axis."""
     x, y = source(node)
     given, wanted = b.shapes[y], b.shapes[x]
-    same = [s for s, t in zip(given, wanted, strict=False) if s == t]
-    if b.shapes[g] == given or len(given) == len(same) == len(wanted):
+    if given == wanted:
+        return g
+    if b.shapes[g] == given:
         return b.reshape(g, wanted)
     lazy = unexpanded(given, wanted, b.shapes[g])
     return b.reshape(g if lazy else b.expand(g, given), lazy or wanted)
