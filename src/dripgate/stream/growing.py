@@ -64,18 +64,18 @@ class Growing:
 
     def files(self) -> list[Found]:
         """Those that have settled now; ``more`` says that there may be others."""
-        began, measured, self.more = self._steady(), time.perf_counter(), False
+        began, measured, self.more = self._steady(), time.thread_time(), False
         if began >= self._due_all:
             ready = self._choose(self._look_at_all())
             self.more = len(ready) >= BATCH
-            cost = time.perf_counter() - measured
+            cost = time.thread_time() - measured
             self._due_all = began if self.more else began + _ALL * cost
             if self.more:
                 self._folders = {}  # the first look at them is not over
             self._first = False
         elif began >= self._due_changed:
             ready = self._choose(self._look_at_changed())
-            self._due_changed = began + _CHANGED * (time.perf_counter() - measured)
+            self._due_changed = began + _CHANGED * (time.thread_time() - measured)
         else:
             ready = []
         ready += self._settled()
