@@ -274,7 +274,7 @@ def test_old_files_are_not_looked_at_again_and_again(folder, monkeypatch):
         return real(self, name)
 
     monkeypatch.setattr(tree.Tree, "list", slow)
-    monkeypatch.setattr(growing.time, "perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(growing.time, "thread_time", lambda: seconds[0])
     world = World(*[nothing] * 30, lambda: put(folder / "07", new=b"new"), nothing, nothing,
                   step=4.0)  # fmt: skip
     given = [s.source for s in world.watch(folder)]
