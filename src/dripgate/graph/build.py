@@ -42,7 +42,7 @@ def build_graph(
 ) -> Built:  # fmt: skip
     """The gate's ONNX model: ``samples`` in, gate_info.OUTPUT_NAMES out.
 
-    ``opened`` is used up: its graph becomes the gate's. What sound samples look like
+    ``opened`` is used up: its graph becomes the gate's. What ordinary samples look like
     (``thresholds.typical``) is built in; the other thresholds are an initializer, which
     ``with_thresholds`` replaces. with_alpha: give α (N, K) as one more output, for checks.
 
@@ -58,12 +58,12 @@ def build_graph(
     _connect(opened, prepared.values)
     graph.inputs[:], graph.outputs[:] = [samples], []
     floats = samples.dtype == ir.DataType.FLOAT
-    taint = _taint(build, samples) if floats else None
+    nan_mask = _nan_mask(build, samples) if floats else None
     logits = opened.head.logits
     objective = add_objective(build, logits, SCORES[score], opened.head.kind)
     weights = alpha(build, target, logits, objective.cotangent)
-    cam = add_heatmap(build, target, weights, taint, SCORES[score])
-    found = add_quality(build, prepared.planes, taint, thresholds.typical)
+    cam = add_heatmap(build, target, weights, nan_mask, SCORES[score])
+    found = add_quality(build, prepared.planes, nan_mask, thresholds.typical)
     classes = build.shapes[logits][1]
     verdict = add_verdict(build, cam.score, found, objective.onehot, classes)
     outputs = {
@@ -99,7 +99,7 @@ def _connect(opened: Opened, values: ir.Value) -> None:
     given.replace_all_uses_with(values)
 
 
-def _taint(build: Builder, samples: ir.Value) -> ir.Value:
+def _nan_mask(build: Builder, samples: ir.Value) -> ir.Value:
     """(N, 1): NaN where a value of the sample is not finite, else 0.
 
     Pools and strides may leave that value out.

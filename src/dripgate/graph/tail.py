@@ -64,11 +64,11 @@ class Map(NamedTuple):
 
 
 def add_heatmap(
-    add: Builder, target: Cut, alpha: ir.Value, taint: ir.Value | None, spec: ScoreSpec
+    add: Builder, target: Cut, alpha: ir.Value, nan_mask: ir.Value | None, spec: ScoreSpec
 ) -> Map:
     """heatmap.heatmap and its statistic, of the target's activations and alpha (N, K).
 
-    ``taint`` (N, 1) is 0, or NaN for a sample whose score must not count.
+    ``nan_mask`` (N, 1) is 0, or NaN for a sample whose score must not count.
     """
     channels, height, width = target.sizes
     batch, cells = target.shape[0], height * width
@@ -88,8 +88,8 @@ def add_heatmap(
     weighted = add.unary("Relu", weighted)
     heatmap = add.reshape(weighted, (batch, height, width))
     score = _statistic(add, weighted, line, spec.statistic)
-    if taint is not None:
-        score = add.add(score, taint)
+    if nan_mask is not None:
+        score = add.add(score, nan_mask)
     return Map(heatmap, score if spec.direction > 0 else add.unary("Neg", score), embedding)
 
 
@@ -108,7 +108,7 @@ def _statistic(add: Builder, weighted: ir.Value, line: int, name: Statistic) -> 
     return add.div(along("ReduceMean"), least)
 
 
-def add_quality(add: Builder, x: ir.Value, taint: ir.Value | None, typical: Typical) -> ir.Value:
+def add_quality(add: Builder, x: ir.Value, nan_mask: ir.Value | None, typical: Typical) -> ir.Value:
     """dripgate.quality of the model's input x (N, …), (N, 1).
 
     One strided convolution takes the three numbers of every block.
@@ -134,7 +134,7 @@ def add_quality(add: Builder, x: ir.Value, taint: ir.Value | None, typical: Typi
     away = add.add(add.matmul(add.constant(whitening), both), add.constant(shift))
     squares = add("ReduceSumSquare", away, add.numbers([1]), shape=(n, 1), keepdims=0)
     quality = add.unary("Reciprocal", squares)
-    return quality if taint is None else add.add(quality, taint)
+    return quality if nan_mask is None else add.add(quality, nan_mask)
 
 
 def _as_planes(sizes: list[int]) -> tuple[int, int, int]:
