@@ -183,7 +183,8 @@ def try_module(model: torch.nn.Module, example: torch.Tensor) -> Row:
     )
     values = values.reshape(len(x), -1)
     row["logits_error"] = _error(own(logits, opened), ends(values, opened))
-    if reference is None:
+    # Of a module that ends in probabilities, torch can differentiate these, not its logits.
+    if reference is None or opened.head.ends != "none":
         row |= {"reference": "differences", "axis": "unknown"}
         row["alpha_error"] = zoo_reference.by_differences(
             head,
@@ -334,7 +335,12 @@ def opened_nodes(opened: Opened) -> list[ir.Node]:
 
 
 def own(logits: np.ndarray, opened: Opened) -> np.ndarray:
-    """The gate's logits as the classifier has them: one number where it gives one."""
+    """The gate's logits as the classifier has them: one number where it gives one.
+
+    Behind a softmax that was taken off they are known up to a shift only.
+    """
+    if opened.head.ends in ("Softmax", "LogSoftmax"):
+        return np.log(probabilities(logits))
     return logits[:, 1:] if opened.head.binary else logits
 
 

@@ -117,7 +117,7 @@ def spatial(cuts: list[ir.Value], measured: Measured) -> list[Cut]:
             continue
         axis = channel_axis(value, measured)
         guess = axis is None
-        axis = axis if axis is not None else 1 if len(shape) == 4 else 2
+        axis = axis if axis is not None else 2 if len(shape) == 3 else 1
         cut = Cut(value, shape, axis, _tokens(value, shape, axis, measured), guess)
         _, height, width = cut.sizes
         if height * width > 1 and all(size > 0 for size in shape[1:]):
