@@ -119,8 +119,8 @@ ZOO := .venv-zoo
 ZOO_ONLY ?= *
 $(ZOO)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ZOO)
-	$(ZOO)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
-	  '.[train]' torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0
+	$(ZOO)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	  torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0 '.[train]'
 	@touch $@
 
 zoo: $(ZOO)/.ready ## classifiers of every family made into gates (DRIPGATE_MODELS, hours): docs/results/zoo.md

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -100,11 +101,10 @@ def part(name: str, spec: InputSpec | None, classes: tuple[str, ...]) -> Dataset
 
     def of(split: Split) -> Split:
         chosen = split.take(np.flatnonzero(np.array(known)[split.y]))
-        return Split(chosen.stock, chosen.rows, place[chosen.y], chosen.ids, chosen.names,
-                     chosen.sizes)  # fmt: skip
+        return replace(chosen, y=place[chosen.y])
 
     test = of(data.test)
-    return Dataset(data.name, names, data.input, test, test, ())
+    return replace(data, classes=names, train=test, test=test)
 
 
 def made_up(spec: InputSpec, classes: int) -> Dataset:
