@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from dripgate.errors import ModelError
-from dripgate.graph.builder import Shape
+from dripgate.graph.builder import Shape, symbol
 from dripgate.graph.read import FOLDED
 from dripgate.types import Array
 
@@ -86,10 +86,6 @@ def measure(
         if len(found) == len(sizes):
             shapes[value] = _size(found[0], found[-1]) if batch is None else found[0]
             value.type = ir.TensorType(ir.DataType.from_numpy(runs[0][value][1]))
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None:
-            shapes[value] = tuple(value.const_value.shape.numpy())
-        del name
     _fold(model.graph, runs, data)
     _fix_shapes(model.graph, shapes, batch)
     return Measured(shapes, data, batch)
@@ -185,12 +181,11 @@ def _bytes_into(node: ir.Node) -> int:
 
 def _fix_shapes(graph: ir.Graph, shapes: dict[ir.Value, Shape], batch: int | None) -> None:
     """Write the measured shapes down; a Reshape needs no operators to compute its target."""
-    for name, value in graph.initializers.items():
-        if value not in shapes and value.const_value is not None:
+    for value in graph.initializers.values():
+        if value.const_value is not None:
             shapes[value] = tuple(value.const_value.shape.numpy())
-        del name
     for value, shape in shapes.items():
-        value.shape = ir.Shape([_symbol(size) for size in shape])
+        value.shape = ir.Shape([symbol(size) for size in shape])
     for node in [node for node in graph if node.op_type == "Reshape"]:
         shape = shapes[node.outputs[0]]
         if sum(size < 0 for size in shape) > 1 or node.inputs[1] in (None, *graph.inputs):
@@ -203,7 +198,3 @@ def _fix_shapes(graph: ir.Graph, shapes: dict[ir.Value, Shape], batch: int | Non
         shapes[constant] = target.shape
         node.replace_input_with(1, constant)
         node.attributes.pop("allowzero", None)
-
-
-def _symbol(size: int) -> int | str:
-    return size if size >= 0 else "batch" if size == -1 else f"{-size}*batch"

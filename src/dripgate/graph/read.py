@@ -5,7 +5,6 @@ in the file is executed here but standard operators, and nothing else is read th
 the tensors stored beside it.
 """
 
-import logging
 from pathlib import Path, PurePath
 
 import onnx
@@ -144,8 +143,3 @@ def _refuse_foreign(model: ir.Model, name: str) -> None:
             else "; export it with standard operators"
         )
         raise ModelError(f"{name}: holds operators outside of ONNX: {', '.join(foreign[:5])}{hint}")
-
-
-def quiet() -> None:
-    """onnx_ir logs each pass at INFO."""
-    logging.getLogger("onnx_ir").setLevel(logging.WARNING)
