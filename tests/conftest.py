@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dripgate.cli import main
 from dripgate.gate import Gate
 from dripgate.types import ImageInput
 
@@ -46,6 +47,20 @@ def stream(loop: Path) -> list[tuple[str, bytes]]:
     """(name, payload) of every streamed sample, in order."""
     with zipfile.ZipFile(loop / "stream.zip") as archive:
         return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+@pytest.fixture
+def dripgate(capsys, monkeypatch):
+    """Runs a command; gives (exit code, standard output, standard error)."""
+
+    def command(*arguments):
+        monkeypatch.setattr("sys.argv", ["dripgate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return command
 
 
 @pytest.fixture

@@ -16,24 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from dripgate.cli import main
 from dripgate.errors import StoreError
 from dripgate.store import Store
 from dripgate.types import Decision, Sample
-
-
-@pytest.fixture
-def dripgate(capsys, monkeypatch):
-    """Runs a command; gives (exit code, standard output, standard error)."""
-
-    def command(*arguments):
-        monkeypatch.setattr("sys.argv", ["dripgate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return command
 
 
 def refused(result, *words):

@@ -8,24 +8,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from dripgate.cli import main
 from dripgate.cli.reading import parse_range
 from dripgate.errors import UserError
 from dripgate.training.classifier import load_classifier
-
-
-@pytest.fixture
-def dripgate(capsys, monkeypatch):
-    """Runs a command; gives (exit code, standard output, standard error)."""
-
-    def command(*arguments):
-        monkeypatch.setattr("sys.argv", ["dripgate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return command
 
 
 @pytest.fixture
