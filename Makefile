@@ -124,6 +124,7 @@ $(ZOO)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 zoo: $(ZOO)/.ready ## classifiers of every family made into gates (DRIPGATE_MODELS, hours): docs/results/zoo.md
+	$${DRIPGATE_TFLITE:-$(TFLITE)/bin/python} tools/zoo_keras.py out/keras  # after make tflite-tools
 	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(ZOO)/bin/python tools/zoo.py --only '$(ZOO_ONLY)'
 
 bench-litert: $(LITERT)/.ready ## LiteRT and int8 beside onnxruntime: docs/results/price.json

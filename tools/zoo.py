@@ -25,6 +25,7 @@ import onnx_ir as ir
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+import zoo_code
 import zoo_models
 import zoo_reference
 import zoo_shapes
@@ -39,12 +40,16 @@ from dripgate.training import export
 from dripgate.types import ArrayInput, Identity, ImageInput, Normalize, Thresholds
 
 ROWS = Path("out/zoo.jsonl")
+#: Where tools/zoo_keras.py has written its files.
+KERAS = Path("out/keras")
 #: What one model may take: seconds of wall clock, bytes of memory.
 SECONDS, MEMORY = 420, 9 * 10**9
 #: The bar: α against autograd, against differences in float32, logits; all relative to the largest.
 CLOSE, ROUGH, SAME = 1e-4, 1e-3, 1e-5
 #: What must be refused: no tensor of theirs has cells, or what lies behind one has no rule.
-REFUSED = {"code:LSTM alone", "code:rows alone", "file:ei_fomo_int8.onnx"}
+REFUSED = {
+    "code:LSTM alone", "code:rows alone", "file:ei_fomo_int8.onnx", "keras:convolutions and LSTM",
+}  # fmt: skip
 PUBLIC = ("torchvision", "timm", "transformers")
 
 Row = dict[str, Any]
@@ -80,8 +85,10 @@ def main() -> None:
 def everything(files: Path) -> dict[str, Callable[[], Row]]:
     """Every model by its name, and what tries it."""
     found: dict[str, Callable[[], Row]] = {}
-    for name, build in {**zoo_models.public(), **zoo_shapes.shapes()}.items():
+    for name, build in {**zoo_models.public(), **zoo_shapes.shapes(), **zoo_code.shapes()}.items():
         found[name] = lambda build=build: try_module(*build())
+    for path in sorted(KERAS.glob("*.onnx")):
+        found[f"keras:{path.stem}"] = lambda path=path: try_file(path)
     for path in sorted(files.glob("*.onnx")) if files.name else ():
         found[f"file:{path.name}"] = lambda path=path: try_file(path)
     return found
@@ -224,7 +231,7 @@ def try_file(path: Path) -> Row:
         n.op_type == "QuantizeLinear" for n in onnx.load_model_from_string(data).graph.node
     )
     row["logits_error"] = _error(
-        probabilities(logits), np.asarray(values, np.float64).reshape(len(x), -1)
+        given(logits, opened), values.astype(np.float64).reshape(len(x), -1)
     )
     cut = chosen.cut
     row |= {
@@ -352,6 +359,15 @@ def ends(values: np.ndarray, opened: Opened) -> np.ndarray:
     if opened.head.ends == "Softmax":
         return np.log(values)
     return values
+
+
+def given(logits: np.ndarray, opened: Opened) -> np.ndarray:
+    """What the file itself gives, led forward from a gate's logits."""
+    if opened.head.ends == "none":
+        return own(logits, opened)
+    if opened.head.kind == "sigmoid" or opened.head.binary:
+        return np.asarray(1 / (1 + np.exp(-own(logits, opened).astype(np.float64))))
+    return probabilities(logits)
 
 
 def _error(found: np.ndarray, wanted: np.ndarray) -> float:

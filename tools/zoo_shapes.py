@@ -30,13 +30,13 @@ class Net(nn.Module):
     """A backbone and what a function makes of its map; ``parts`` are the layers of that function."""
 
     def __init__(
-        self, head: Callable[..., Any], *, backbone: nn.Module | None = None, **parts: nn.Module
+        self, head: Callable[..., Any], *, backbone: nn.Module | None = None, **parts: Any
     ) -> None:
         super().__init__()
         self.backbone = backbone or Backbone()
         self.head = head
         for name, part in parts.items():
-            self.add_module(name, part)
+            setattr(self, name, part)
 
     def forward(self, x: Tensor) -> Any:
         return self.head(self, self.backbone(x))

@@ -36,10 +36,6 @@ class Runner:
     def __init__(self, data: bytes, name: str, info: GateInfo, threads: int) -> None:
         """Raises GateError where onnxruntime cannot run it, or it does not do what it says."""
         self._data, self._name, self._threads = data, name, threads
-        self._tails = {
-            "logits": (np.float32, (len(info.classes),)), "score": (np.float32, ()),
-            "verdict": (np.int8, ()), "quality": (np.float32, ()),
-        }  # fmt: skip
         self._open()
         self._try(info)
 
@@ -48,7 +44,13 @@ class Runner:
         if self._process != os.getpid():  # a fork takes no threads along
             _LEFT.append(self._session)
             self._open()
-        return self._checked(names, samples)
+        outputs = self._run(names, samples)
+        # Every decision pays for this, so it is one comparison. A dtype cannot change later.
+        count = (len(samples),)
+        if [found.shape for found in outputs] != [count + self._tails[name] for name in names]:
+            for name, found in zip(names, outputs, strict=True):
+                self._expect(name, found, found.dtype, count + self._tails[name])
+        return outputs
 
     def _open(self) -> None:
         options = onnxruntime.SessionOptions()
@@ -91,27 +93,36 @@ class Runner:
         end.daemon = True
         end.start()
         try:
-            outputs = self._checked(OUTPUT_NAMES, _noise(shape, info.input.dtype), options)
+            outputs = self._run(OUTPUT_NAMES, _noise(shape, info.input.dtype), options)
         finally:
             end.cancel()
+        forms = {
+            "logits": (np.float32, (len(info.classes),)), "score": (np.float32, ()),
+            "verdict": (np.int8, ()), "quality": (np.float32, ()),
+        }  # fmt: skip
+        for name, output in zip(OUTPUT_NAMES, outputs, strict=True):
+            dtype, tail = forms.get(name, (np.float32, output.shape[1:]))
+            self._expect(name, output, np.dtype(dtype), (shape[0], *tail))
+        #: What each output's shape is behind the number of samples.
+        self._tails = {n: o.shape[1:] for n, o in zip(OUTPUT_NAMES, outputs, strict=True)}
         if not np.isfinite(outputs[0]).all():
             raise self._strange("gives logits that are no numbers: its weights are damaged")
 
-    def _checked(self, names: Sequence[str], samples: Array, options: Any = None) -> list[Array]:
+    def _run(self, names: Sequence[str], samples: Array, options: Any = None) -> list[Array]:
         try:
             outputs: list[Array] = self._session.run(names, {INPUT_NAME: samples}, options)
         except Exception as error:
             late = options is not None and options.terminate
             cause = f"no result after {TRIAL:.0f} s" if late else _cause(error)
             raise self._strange(f"cannot be run ({cause})") from None
-        for name, found in zip(names, outputs, strict=True):
-            kind, tail = self._tails.get(name, (np.float32, found.shape[1:]))
-            if found.shape != (len(samples), *tail) or found.dtype != kind:
-                raise self._strange(
-                    f"gives {name} as {found.dtype} {found.shape} for {len(samples)} samples, "
-                    f"expected {np.dtype(kind)} {(len(samples), *tail)}"
-                )
         return outputs
+
+    def _expect(self, name: str, found: Array, dtype: Any, shape: tuple[int, ...]) -> None:
+        if found.shape != shape or found.dtype != dtype:
+            raise self._strange(
+                f"gives {name} as {found.dtype} {found.shape} for {shape[0]} samples, "
+                f"expected {dtype} {shape}"
+            )
 
     def _strange(self, what: str) -> GateError:
         return GateError(f"{self._name}: {what}; fit the gate again with 'dripgate fit'")
