@@ -3,7 +3,7 @@
 import pytest
 
 from dripgate.errors import ModelError, UserError
-from dripgate.fit.features import Features
+from dripgate.fitting.features import Features
 from dripgate.types import AudioInput
 
 SECOND = AudioInput(rate=16000, length=16000)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dripgate.cli.common import json_option, say, show
+from dripgate.cli.common import json_option, log, show
 from dripgate.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def rows_command(
     def plans(name: str) -> Plan:
         return plan_for(name, preset, steps)
 
-    made = bench(names, out, seeds=range(seeds), plans=plans, cells=cells, workers=workers, say=say)
+    made = bench(names, out, seeds=range(seeds), plans=plans, cells=cells, workers=workers, log=log)
     show(_written(out), made, json_path)
 
 

@@ -80,7 +80,7 @@ def parent_of(path: Path) -> Path:
     return path
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Tell what is being done, on one line; standard output stays for results."""
     click.echo(one_line(text), err=True)
 

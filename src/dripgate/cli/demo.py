@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.common import STEPS, json_option, percent, progress, say, seed_option, show
+from dripgate.cli.common import STEPS, json_option, log, percent, progress, seed_option, show
 from dripgate.demo import PLANS, ROWS, Result, demo
 from dripgate.store.size import format_size
 
@@ -36,7 +36,7 @@ def command(
     """Split DATA, train, fit, run, retrain, and compare with everything, random and margin."""
     out = out or Path("demo", Path(data).name.split(".")[0])
     line = " ".join(["dripgate", *sys.argv[1:]])
-    result = demo(data, out, seed=seed, steps=steps, say=say, bar=progress, command=line)
+    result = demo(data, out, seed=seed, steps=steps, log=log, bar=progress, command=line)
     show(described(result, out), result, json_path)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.common import json_option, parent_of, say, seed_option, show
+from dripgate.cli.common import json_option, log, parent_of, seed_option, show
 from dripgate.cli.models import Described, model_options
 from dripgate.cli.reading import folders_option, read
 from dripgate.errors import MissingExtra, UserError
@@ -48,7 +48,7 @@ def command(
     """Learn the thresholds on labelled DATA that MODEL has not seen, and write the gate."""
     _needs_extra()
     from dripgate.data import open_source
-    from dripgate.fit.brought import input_spec
+    from dripgate.fitting.brought import input_spec
     from dripgate.models import fit, open_model
 
     for path in filter(None, (out, curve)):
@@ -73,7 +73,7 @@ def command(
     started = time.perf_counter()
     gate = fit(
         classifier, dataset, layer=layer, keep=wanted, score=score, preprocessing=described.said,
-        classes=described.classes, output=described.output, seed=seed, force=force, log=say,
+        classes=described.classes, output=described.output, seed=seed, force=force, log=log,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     gate.save(out)
@@ -90,7 +90,7 @@ def command(
 
 
 def _needs_extra() -> None:
-    """Say which extra is missing before anything else goes wrong for want of it."""
+    """Log which extra is missing before anything else goes wrong for want of it."""
     if find_spec("onnx") is None or find_spec("onnx_ir") is None:
         raise MissingExtra("making a gate", "fit")
 

@@ -13,7 +13,7 @@ from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
 
 if TYPE_CHECKING:  # the command line starts without the extra 'fit'
-    from dripgate.fit.brought import Said
+    from dripgate.fitting.brought import Said
 
 
 class Described(NamedTuple):
@@ -91,9 +91,9 @@ def _described(
     std: str | None, range_: str | None, layout: str | None, bgr: bool, features: str | None,
     classes: Path | None, output: str | None, size: str | None,
 ) -> Described:  # fmt: skip
-    from dripgate.fit.conventions import Pixels
-    from dripgate.fit.features import Features
-    from dripgate.fit.names import read_names
+    from dripgate.fitting.conventions import Pixels
+    from dripgate.fitting.features import Features
+    from dripgate.fitting.names import read_names
 
     said: Said = preprocess
     if any((mean, std, range_, layout, bgr)):

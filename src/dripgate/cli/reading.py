@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from dripgate.cli import describe
-from dripgate.cli.common import progress, say
+from dripgate.cli.common import log, progress
 from dripgate.data import READINGS, Dataset, Reading, infer, load, open_source, shadowed
 from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
@@ -40,7 +40,7 @@ def read(
     --range says. spec: what the model takes; it goes before size.
     """
     if said := shadowed(data):
-        say(f"  note: {said}")
+        log(f"  note: {said}")
     source, notes = open_source(data, reading=reading), list[str]()
     used = parse_range(values)
     if spec is None:
@@ -55,7 +55,7 @@ def read(
         dataset = load(source, spec, progress=seen)
     found = msgspec.structs.replace(dataset.found, notes=(*notes, *dataset.found.notes))
     for line in describe.data(found):
-        say(line)
+        log(line)
     return Dataset(
         dataset.name, dataset.classes, spec, dataset.train, dataset.test, dataset.skipped, found
     )

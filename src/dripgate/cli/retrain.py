@@ -9,10 +9,10 @@ from dripgate.cli import describe
 from dripgate.cli.common import (
     STEPS,
     json_option,
+    log,
     parent_of,
     percent,
     progress,
-    say,
     seed_option,
     show,
 )
@@ -54,7 +54,7 @@ def command(
     import msgspec
 
     from dripgate.cli.fit import parse_keep
-    from dripgate.fit.fit import fit
+    from dripgate.fitting.fit import fit
     from dripgate.training.retrain import onward, read_labels, retrain
 
     for path in filter(None, (out, gate_out)):
@@ -91,7 +91,7 @@ def command(
     else:
         lines.append("the new model is worse: nothing was written, the old one stays")
     if result.better and gate_out:
-        gate = fit(result.classifier.exported(), dataset, keep=wanted, seed=seed, log=say)
+        gate = fit(result.classifier.exported(), dataset, keep=wanted, seed=seed, log=log)
         gate.save(gate_out)
         lines += [f"{gate_out}: written", *describe.gate(gate.info)]
     show(lines, {
@@ -112,7 +112,7 @@ def _trainable(described: Described, data: str, reading: "Reading") -> "tuple[Cl
     """
     from dripgate.cli.reading import read
     from dripgate.data import infer_input, open_source
-    from dripgate.fit.conventions import Layout, Pixels
+    from dripgate.fitting.conventions import Layout, Pixels
     from dripgate.training.classifier import ModelInfo, default_preprocessing, load_classifier
     from dripgate.types import ImageInput
 

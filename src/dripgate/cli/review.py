@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli.common import say
+from dripgate.cli.common import log
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 
@@ -41,14 +41,14 @@ def command(
     if demo:
         store, gate = _demo()
     if not _is_loopback(listen):
-        say(
+        log(
             f"warning: listening on {listen}, beyond this machine, without encryption: whoever sees"
             " the address or the network's traffic can look and label"
         )
 
     def ready(address: Address) -> None:
         click.echo(f"{address}")
-        say("Ctrl-C ends it; every label is in the store already")
+        log("Ctrl-C ends it; every label is in the store already")
         if opens:
             webbrowser.open(str(address))
 
@@ -73,6 +73,6 @@ def _demo() -> tuple[Path, Path]:
 
     folder = cache_root() / _DEMO
     if not (folder / "kept.db").exists():
-        say(f"making the demo in {folder}: about a minute, once")
-        first_look(folder, say=say)
+        log(f"making the demo in {folder}: about a minute, once")
+        first_look(folder, log=log)
     return folder / "kept.db", folder / "gate.onnx"

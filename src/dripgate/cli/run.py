@@ -25,7 +25,7 @@ from dripgate.cli.common import (
     Finite,
     Stop,
     json_option,
-    say,
+    log,
     show,
 )
 from dripgate.cli.seen import Watching
@@ -151,10 +151,10 @@ def command(
             interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
             max_age=age,
             by_reading=options["times"] == "read",
-            log=say,
+            log=log,
         )
         how = _how(options, secure, uplink.link.wait if uplink else stop.wait)._replace(
-            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=say
+            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=log
         )
         with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
 
@@ -222,7 +222,7 @@ def _say_unused(source: str, options: dict[str, Any], rules: Rules | None) -> No
         unused.append("seed")
     if unused:
         named = ", ".join(flags[name] for name in unused)
-        say(f"  note: not used here: {named}; {source} or the other options leave no use for it")
+        log(f"  note: not used here: {named}; {source} or the other options leave no use for it")
 
 
 def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], object]) -> How:
@@ -270,6 +270,6 @@ def _progress(service: Service) -> Any:
         service.turn(summary)
         if summary.seen // _SAID_EVERY > said:
             said = summary.seen // _SAID_EVERY
-            say(f"{summary.seen:,} samples")
+            log(f"{summary.seen:,} samples")
 
     return turn

@@ -16,8 +16,8 @@ import numpy as np
 from dripgate.data import Dataset, Source, Split, infer_input, load, open_source
 from dripgate.data.split import HOLDOUT_SALT
 from dripgate.errors import DataError, ModelError
-from dripgate.fit import names
-from dripgate.fit.conventions import (
+from dripgate.fitting import names
+from dripgate.fitting.conventions import (
     Layout,
     Pixels,
     accuracy,
@@ -26,7 +26,7 @@ from dripgate.fit.conventions import (
     run_in_batches,
     try_conventions,
 )
-from dripgate.fit.features import Features
+from dripgate.fitting.features import Features
 from dripgate.gate_info import INPUT_NAME
 from dripgate.graph.classifier import OnnxClassifier
 from dripgate.graph.head import HeadKind

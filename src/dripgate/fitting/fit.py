@@ -14,9 +14,9 @@ import onnx
 from dripgate import __version__
 from dripgate.data import Dataset, Source, Split, infer_input, open_source
 from dripgate.errors import DataError
-from dripgate.fit.brought import Brought, Said, bring
-from dripgate.fit.reference import learn_quality_range
-from dripgate.fit.thresholds import Keep, Learned, Observed, learn
+from dripgate.fitting.brought import Brought, Said, bring
+from dripgate.fitting.reference import learn_quality_range
+from dripgate.fitting.thresholds import Keep, Learned, Observed, learn
 from dripgate.gate import Gate, Outputs
 from dripgate.gate_info import (
     SCHEMA,

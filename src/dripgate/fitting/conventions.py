@@ -10,7 +10,7 @@ import numpy as np
 
 from dripgate.data import Split
 from dripgate.errors import UserError
-from dripgate.fit.names import best_order
+from dripgate.fitting.names import best_order
 from dripgate.gate_info import INPUT_NAME
 from dripgate.graph.measure import run, session
 from dripgate.graph.prepare import preparation_model
