@@ -589,6 +589,16 @@ def test_a_gate_is_no_model(dripgate, loop, tmp_path):
     refused(result, "is a gate already")
 
 
+def test_embed_asks_for_the_emulator_before_it_writes(dripgate, loop, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = dripgate(
+        "embed", loop / "gate.onnx", "--out", tmp_path / "c", "--check", loop / "labelled.zip"
+    )
+    assert (code, out) == (2, "")
+    assert "qemu-system-arm: not installed" in err and err.count("\n") == 1
+    assert not (tmp_path / "c").exists()
+
+
 def test_the_demo_refuses_what_it_cannot_split(dripgate, tmp_path, png):
     with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
         for i in range(2):

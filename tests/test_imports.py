@@ -22,6 +22,18 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 """
 
+#: The same with one package away.
+ONE_ABSENT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "{}":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
 LOOP = """
 import dripgate
 
@@ -94,6 +106,32 @@ def test_the_device_s_commands_do_not_need_the_extras(loop, tmp_path):
     film = command("run", loop / "gate.onnx", "camera:0", "--store", tmp_path / "k.db")
     assert film.returncode == 2
     assert film.stderr.endswith("run: pip install 'dripgate[camera]'\n")
+
+
+def test_an_extra_that_is_needed_at_the_end_is_asked_for_before_the_work(loop, tmp_path):
+    """Only the named packages are away; the work would need others too, and read data first."""
+    model, data = loop / "model.safetensors", loop / "labelled.zip"
+    cases = (
+        ("matplotlib", "report", ["fit", data, "--model", model, "--curve", "c.svg"]),
+        ("onnxscript", "train", ["train", data, "--out", "m.safetensors", "--onnx", "m.onnx"]),
+        ("onnxscript", "train", ["retrain", "k.db", "--data", data, "--model", model,
+                                 "--out", "m2.safetensors", "--gate", "g.onnx"]),
+        ("matplotlib", "bench", ["bench", "digits", "--out", "rows"]),
+        ("cv2", "camera", ["run", loop / "gate.onnx", "camera:0", "--store", "k.db"]),
+        ("paho", "mqtt", ["run", loop / "gate.onnx", data, "--store", "k.db",
+                          "--uplink", "mqtt://localhost/farm"]),
+        ("paho", "mqtt", ["run", loop / "gate.onnx", "mqtt://localhost/x", "--store", "k.db"]),
+    )  # fmt: skip
+    for package, extra, command in cases:
+        code = ONE_ABSENT.format(package) + "from dripgate.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, command)],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 2, (command, done.stderr)
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.endswith(f"run: pip install 'dripgate[{extra}]'\n"), done.stderr
+        assert list(tmp_path.iterdir()) == [], command
 
 
 def test_no_public_name_is_hidden_by_a_part_of_the_same_name():

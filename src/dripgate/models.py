@@ -6,14 +6,13 @@ Files that are ONNX, or become it by a converter, need no torch. Everything else
 
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from dripgate.data import Dataset, Source, open_source
-from dripgate.errors import MissingExtra, ModelError
+from dripgate.errors import ModelError, require
 from dripgate.fitting import tflite
 from dripgate.fitting.fit import fit as fit_onnx
 from dripgate.fitting.metadata import Facts, facts_of, hugging_face
@@ -81,8 +80,7 @@ def open_model(
                 f"{path}: no MODEL; give an .onnx or .tflite file, safetensors of 'train', "
                 "timm:NAME, hf:FOLDER, or package.module:factory with --weights"
             )
-    if find_spec("torch") is None:
-        raise MissingExtra(f"a model that is no .onnx or .tflite file ({_short(model)})", "train")
+    require(f"a model that is no .onnx or .tflite file ({_short(model)})", "train", "torch")
     from dripgate.training.foreign import open_torch
 
     text = str(model)

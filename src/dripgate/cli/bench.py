@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from dripgate.cli.common import json_option, log, show
-from dripgate.errors import UserError
+from dripgate.errors import UserError, require
 
 if TYPE_CHECKING:
     from dripgate.bench.conditions import Condition
@@ -53,6 +53,7 @@ def rows_command(
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Make rows for data sets and append them to DIR/bench.jsonl; then write the report."""
+    require("the benchmark", "bench", "torch", "scipy", "skactiveml", "matplotlib")
     from dripgate.bench.plan import Cell, Plan, crossed, plan_for, table
     from dripgate.bench.run import bench
 

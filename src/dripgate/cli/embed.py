@@ -30,7 +30,10 @@ def command(
 ) -> None:
     """Write GATE as C99: no operating system, no malloc, one static arena."""
     from dripgate.embed import embed
+    from dripgate.embed.emulate import require_tools
 
+    if check:
+        require_tools()
     made = embed(Gate.load(gate_file), out, log=log)
     result: dict[str, Any] = made._asdict() | {
         "out": str(out), "figures": made.figures and made.figures._asdict(),

@@ -2,7 +2,6 @@
 
 import time
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +11,7 @@ from dripgate.cli import describe
 from dripgate.cli.common import json_option, log, parent_of, seed_option, show
 from dripgate.cli.models import Described, model_options
 from dripgate.cli.reading import folders_option, read
-from dripgate.errors import MissingExtra, UserError
+from dripgate.errors import UserError, require
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
 
 if TYPE_CHECKING:
@@ -46,7 +45,9 @@ def command(
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Learn the thresholds on labelled DATA that MODEL has not seen, and write the gate."""
-    _needs_extra()
+    require("making a gate", "fit", "onnx", "onnx_ir")
+    if curve:
+        require("--curve", "report", "matplotlib")
     from dripgate.data import open_source
     from dripgate.fitting.brought import input_spec
     from dripgate.models import fit, open_model
@@ -87,12 +88,6 @@ def command(
     show(lines, {
         "gate": str(out), "seconds": seconds, "found": dataset.found, "info": gate.info,
     }, json_path)  # fmt: skip
-
-
-def _needs_extra() -> None:
-    """Log which extra is missing before anything else goes wrong for want of it."""
-    if find_spec("onnx") is None or find_spec("onnx_ir") is None:
-        raise MissingExtra("making a gate", "fit")
 
 
 def parse_keep(text: str) -> float | Literal["auto"]:

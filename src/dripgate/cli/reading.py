@@ -18,10 +18,10 @@ folders_option = click.option(
 )  # fmt: skip
 
 
-def range_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--range, for 16-bit pictures."""
+def levels_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--levels, for 16-bit pictures."""
     return click.option(
-        "--range", "values", default="auto", show_default=True, metavar="LOW,HIGH|auto",
+        "--levels", default="auto", show_default=True, metavar="LOW,HIGH|auto",
         help="Of 16-bit pictures: the values that become black and white; auto: those they use.",
     )(command)  # fmt: skip
 
@@ -32,17 +32,17 @@ def read(
     spec: InputSpec | None = None,
     *,
     reading: Reading = "auto",
-    values: str = "auto",
+    levels: str = "auto",
 ) -> Dataset:
     """The decoded data set; says what was found in it and what is not used (``Dataset.found``).
 
-    size: the side that images are resized to. values: what part of 16-bit pictures is used, as
-    --range says. spec: what the model takes; it goes before size.
+    size: the side that images are resized to. levels: what part of 16-bit pictures is used, as
+    --levels says. spec: what the model takes; it goes before size.
     """
     if said := shadowed(data):
         log(f"  note: {said}")
     source, notes = open_source(data, reading=reading), list[str]()
-    used = parse_range(values)
+    used = parse_levels(levels)
     if spec is None:
         spec, notes = infer(source)
         if isinstance(spec, ImageInput):
@@ -61,7 +61,7 @@ def read(
     )
 
 
-def parse_range(text: str) -> tuple[int, int] | None:
+def parse_levels(text: str) -> tuple[int, int] | None:
     """LOW,HIGH; None for auto. Raises UserError."""
     if text == "auto":
         return None
@@ -71,5 +71,5 @@ def parse_range(text: str) -> tuple[int, int] | None:
         if low < high <= 0xFFFF:
             return low, high
     raise UserError(
-        f"--range is '{text}', expected auto or two values of 16 bits such as 29300,29520"
+        f"--levels is '{text}', expected auto or two values of 16 bits such as 29300,29520"
     )

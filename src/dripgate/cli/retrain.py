@@ -18,6 +18,7 @@ from dripgate.cli.common import (
 )
 from dripgate.cli.models import Described, model_options
 from dripgate.cli.reading import folders_option
+from dripgate.errors import require
 
 if TYPE_CHECKING:
     from dripgate.data import Dataset, Reading
@@ -51,6 +52,8 @@ def command(
     keep: str, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
+    if gate_out:
+        require("--gate", "train", "onnx", "onnx_ir", "onnxscript")
     import msgspec
 
     from dripgate.cli.fit import parse_keep

@@ -29,7 +29,7 @@ from dripgate.cli.common import (
     show,
 )
 from dripgate.cli.seen import Watching
-from dripgate.errors import UserError
+from dripgate.errors import UserError, require
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
@@ -139,6 +139,8 @@ def command(
                         "a store: dripgate purge STORE --everything")  # fmt: skip
     check_source(source)
     address = options["uplink"] and parse_address(options["uplink"])
+    if address:
+        require("--uplink", "mqtt", "paho")
     _say_unused(source, options, rules)
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +17,7 @@ import numpy as np
 from dripgate.data import Dataset, Split, load
 from dripgate.demo.plan import PLANS, Plan, load_labelled, split
 from dripgate.demo.result import Noted, Streamed, report_of
-from dripgate.errors import MissingExtra, UserError
+from dripgate.errors import UserError, require
 from dripgate.fitting.fit import fit, run_all
 from dripgate.gate import Gate
 from dripgate.policy import Rules
@@ -111,8 +110,7 @@ ROWS = ("initial", "full", "dripgate", "random", "margin")
 
 def _ready(out: Path) -> None:
     """Before long work: what would only be missed at its end."""
-    if any(find_spec(name) is None for name in ("jinja2", "matplotlib")):
-        raise MissingExtra("the demo's report", "report")
+    require("the demo's report", "report", "jinja2", "matplotlib")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

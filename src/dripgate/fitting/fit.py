@@ -37,7 +37,7 @@ from dripgate.graph.read import OPSET, load
 from dripgate.graph.reverse import head_nodes
 from dripgate.graph.target import Chosen, open_first
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
-from dripgate.policy.duplicates import apart
+from dripgate.policy.duplicates import distances
 from dripgate.types import Array, ImageInput, InputSpec, Thresholds
 
 _CHECKED, _EXACTLY = 64, 8
@@ -212,7 +212,7 @@ def _calibration(seen: Observed, quality: Array, learned: Learned) -> Calibratio
         curve=learned.curve,
         full=learned.full,
         why=learned.why,
-        apart=apart(seen.features),
+        distances=distances(seen.features),
     )
 
 
