@@ -376,6 +376,17 @@ def test_metrics_that_cannot_be_written_stop_nothing(dripgate, loop, incoming, t
 # What is wrong ----------------------------------------------------------------------------------
 
 
+def test_metrics_over_http_are_for_this_machine_unless_told(dripgate, loop, tmp_path):
+    command = ("run", loop / "gate.onnx", loop / "stream.zip", "--store")
+    code, _, err = dripgate(*command, tmp_path / "a.db", "--metrics-listen", "0")
+    assert code == 0 and "metrics: http://127.0.0.1:" in err and "warning" not in err
+    code, _, err = dripgate(*command, tmp_path / "b.db", "--metrics-listen", "0.0.0.0:0")
+    assert code == 0 and "warning: 0.0.0.0 is beyond this machine" in err
+    code, _, err = dripgate(*command, tmp_path / "c.db", "--metrics-listen", "192.0.2.1:80")
+    assert code == 2 and "nothing can listen there" in err and err.count("\n") == 1
+    assert not (tmp_path / "c.db").exists()
+
+
 def test_missing_and_empty_folders_and_one_class(dripgate, tmp_path, photos):
     out = ("--out", tmp_path / "m.safetensors")
     refused(dripgate("train", tmp_path / "none", *out), "none", "no such file or folder")

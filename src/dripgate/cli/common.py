@@ -1,5 +1,6 @@
 """What the commands share: JSON files, progress bars, and options that recur."""
 
+import ipaddress
 import math
 import signal
 import sys
@@ -103,6 +104,14 @@ def _counting(label: str) -> Callable[[int], None]:
             click.echo(f"\r{label} {done:,}", nl=False, err=True)
 
     return show
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def percent(share: float) -> str:

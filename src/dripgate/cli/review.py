@@ -1,6 +1,5 @@
 """dripgate review: look at what was kept and label it, in the browser."""
 
-import ipaddress
 import signal
 import webbrowser
 from contextlib import suppress
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli.common import log
+from dripgate.cli.common import is_loopback, log
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 
@@ -40,7 +39,7 @@ def command(
         raise UserError("give a STORE, or --demo for a first look at the digits")
     if demo:
         store, gate = _demo()
-    if not _is_loopback(listen):
+    if not is_loopback(listen):
         log(
             f"warning: listening on {listen}, beyond this machine, without encryption: whoever sees"
             " the address or the network's traffic can look and label"
@@ -57,13 +56,6 @@ def command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):  # the server hands the signal on when it has ended
         serve(desk, host=listen, port=port, ready=ready)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _demo() -> tuple[Path, Path]:

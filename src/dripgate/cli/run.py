@@ -24,6 +24,7 @@ from dripgate.cli.common import (
     SEEDS,
     Finite,
     Stop,
+    is_loopback,
     json_option,
     log,
     show,
@@ -35,6 +36,7 @@ from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
 from dripgate.stream.loop import BATCH, Summary, run
+from dripgate.stream.metrics import Listen, Page, parse_listen
 from dripgate.stream.reading import TIMES
 from dripgate.stream.service import Service
 from dripgate.stream.sources import How, check_source, open_source, unused_options
@@ -114,6 +116,10 @@ _SAID_EVERY = 1000
 @security_options
 @click.option("--metrics", type=click.Path(path_type=Path), help="File for Prometheus, NAME.prom.")
 @click.option(
+    "--metrics-listen", metavar="[ADDRESS:]PORT",
+    help="Answer Prometheus over HTTP there; a port alone is for this machine.",
+)  # fmt: skip
+@click.option(
     "--interval", type=SECONDS_ABOVE_0,
     help="Seconds between two reports; 60 if it goes on.",
 )  # fmt: skip
@@ -138,6 +144,7 @@ def command(
         raise UserError(f"--max-age {options['max_age']} would delete whatever is kept; to empty "
                         "a store: dripgate purge STORE --everything")  # fmt: skip
     check_source(source)
+    listen = options["metrics_listen"] and parse_listen(options["metrics_listen"])
     address = options["uplink"] and parse_address(options["uplink"])
     if address:
         require("--uplink", "mqtt", "paho")
@@ -145,11 +152,16 @@ def command(
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source
     watching = Watching(opened.info.classes, opened.info.input)
-    with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
+    with (
+        _page(listen) as page,
+        Store(store, limit) as kept,
+        _uplink(kept, address, secure, options) as uplink,
+    ):
         service = Service(
             kept,
             uplink=uplink,
             metrics=options["metrics"],
+            page=page,
             interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
             max_age=age,
             by_reading=options["times"] == "read",
@@ -261,6 +273,19 @@ def _uplink(
     name, how = name_of(kept, options["device"]), sending(options)
     with closing(Uplink(kept, address, secure, name, how)) as uplink:
         yield uplink
+
+
+@contextmanager
+def _page(listen: Listen | None) -> Iterator[Page | None]:
+    """The page of metrics that was asked for, or None."""
+    if listen is None:
+        yield None
+        return
+    with closing(Page(listen)) as page:
+        log(f"metrics: {page.address}")
+        if not is_loopback(listen.host):
+            log(f"warning: {listen.host} is beyond this machine: whoever reaches it sees them")
+        yield page
 
 
 def _progress(service: Service) -> Any:
