@@ -11,6 +11,7 @@ from dripgate.bench.plan import Cell, Plan, plan_for, table
 from dripgate.bench.protocol import Job, device, open_data, run_job
 from dripgate.bench.rows import Row, append, key_of, mend
 from dripgate.errors import DripgateError, UserError
+from dripgate.progress import Bar, no_bar
 
 FILE = "bench.jsonl"
 Log = Callable[[str], None]
@@ -27,11 +28,12 @@ def bench(
     cells: Cells = table,
     workers: int | None = None,
     log: Log | None = None,
+    bar: Bar = no_bar,
 ) -> list[Row]:
     """Make every row that ``out`` does not hold yet and return all rows that were asked for.
 
     plans, cells: how a data set is used, and its rows. workers: processes, by default one per
-    core, or one where there is a GPU. log: is told of every finished row.
+    core, or one where there is a GPU. log: is told of every finished row. bar: counts them.
 
     Raises DataError or UserError for what cannot be used; rows that are finished stay.
     """
@@ -47,10 +49,12 @@ def bench(
     log(f"{total} rows to make; {path} holds {len(rows)}")
     workers = workers or (1 if device().type == "cuda" else os.cpu_count() or 1)
     made = _beside(todo, workers) if workers > 1 else (row for job in todo for row in run_job(job))
-    for number, row in enumerate(made, 1):
-        append(path, row)
-        rows.append(row)
-        log(f"[{number}/{total}] {_described(row)}")
+    with bar(total, "rows") as told:
+        for number, row in enumerate(made, 1):
+            append(path, row)
+            rows.append(row)
+            log(f"[{number}/{total}] {_described(row)}")
+            told(number)
     asked = {
         key_of(name, plans(name).id, seed, *cell)
         for name in names for seed in seeds for cell in cells(name)

@@ -1,12 +1,13 @@
 """dripgate bench: what rules are worth, on streams that anyone can make again."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dripgate.cli.common import json_option, log, show
+from dripgate.cli.common import a_file, json_option, log, progress, show
 from dripgate.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def command() -> None:
 
 
 @command.command("rows")
-@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--preset", type=click.Choice(["quick", "full"]), default="quick", show_default=True,
@@ -68,7 +69,10 @@ def rows_command(
     def plans(name: str) -> Plan:
         return plan_for(name, preset, steps)
 
-    made = bench(names, out, seeds=range(seeds), plans=plans, cells=cells, workers=workers, log=log)
+    made = bench(
+        names, out, seeds=range(seeds), plans=plans, cells=cells, workers=workers, log=log,
+        bar=partial(progress, unit="rows"),
+    )  # fmt: skip
     show(_written(out), made, json_path)
 
 

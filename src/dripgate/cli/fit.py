@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.common import json_option, log, parent_of, seed_option, show
+from dripgate.cli.common import a_file, json_option, log, parent_of, progress, seed_option, show
 from dripgate.cli.models import Described, model_options
-from dripgate.cli.reading import folders_option, read
+from dripgate.cli.reading import folders_option, open_data, read
 from dripgate.errors import UserError, require
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fit")
-@click.argument("data")
+@click.argument("data", shell_complete=a_file)
 @model_options
 @folders_option
 @click.option("--layer", help="The target's name in the graph; by default the last that will do.")
@@ -48,14 +48,13 @@ def command(
     require("making a gate", "fit", "onnx", "onnx_ir")
     if curve:
         require("--curve", "report", "matplotlib")
-    from dripgate.data import open_source
     from dripgate.fitting.brought import input_spec
     from dripgate.models import fit, open_model
 
     for path in filter(None, (out, curve)):
         parent_of(path)
     wanted = parse_keep(keep)
-    source = open_source(data, reading=reading)
+    source = open_data(data, reading)
     classifier = open_model(
         described.model, source, weights=described.weights, trust=described.trust,
         size=described.size,
@@ -75,6 +74,7 @@ def command(
     gate = fit(
         classifier, dataset, layer=layer, keep=wanted, score=score, preprocessing=described.said,
         classes=described.classes, output=described.output, seed=seed, force=force, log=log,
+        bar=progress,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     gate.save(out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dripgate.cli.common import LARGEST_SIDE
+from dripgate.cli.common import LARGEST_SIDE, a_file
 from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
 
@@ -58,7 +58,7 @@ _NAMES = (
 )  # fmt: skip
 _OPTIONS = [
     click.option(
-        "--model", required=True,
+        "--model", required=True, shell_complete=a_file,
         help="An .onnx or .tflite file, safetensors of 'train', timm:NAME, hf:FOLDER, or "
         "package.module:factory.",
     ),

@@ -7,8 +7,8 @@ import click
 import msgspec
 
 from dripgate.cli import describe
-from dripgate.cli.common import log, progress
-from dripgate.data import READINGS, Dataset, Reading, infer, load, open_source, shadowed
+from dripgate.cli.common import note, progress
+from dripgate.data import READINGS, Dataset, Reading, Source, infer, load, open_source, shadowed
 from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
 
@@ -26,6 +26,12 @@ def levels_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
+def open_data(data: str, reading: Reading = "auto") -> Source:
+    """The source of a path or a name, downloaded with a bar where need be. Raises DataError."""
+    with progress(None, f"downloading {data}", "B") as done:
+        return open_source(data, progress=done, reading=reading)
+
+
 def read(
     data: str,
     size: int | None = None,
@@ -40,8 +46,8 @@ def read(
     --levels says. spec: what the model takes; it goes before size.
     """
     if said := shadowed(data):
-        log(f"  note: {said}")
-    source, notes = open_source(data, reading=reading), list[str]()
+        note(f"  note: {said}")
+    source, notes = open_data(data, reading), list[str]()
     used = parse_levels(levels)
     if spec is None:
         spec, notes = infer(source)
@@ -51,11 +57,11 @@ def read(
             )
     if used and isinstance(spec, ImageInput):
         spec = msgspec.structs.replace(spec, range=used)
-    with progress(None, f"reading {data}:") as seen:
+    with progress(None, f"reading {data}") as seen:
         dataset = load(source, spec, progress=seen)
     found = msgspec.structs.replace(dataset.found, notes=(*notes, *dataset.found.notes))
     for line in describe.data(found):
-        log(line)
+        note(line)
     return Dataset(
         dataset.name, dataset.classes, spec, dataset.train, dataset.test, dataset.skipped, found
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli.common import is_loopback, log
+from dripgate.cli.common import is_loopback, log, note
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 
@@ -40,14 +40,14 @@ def command(
     if demo:
         store, gate = _demo()
     if not is_loopback(listen):
-        log(
+        note(
             f"warning: listening on {listen}, beyond this machine, without encryption: whoever sees"
             " the address or the network's traffic can look and label"
         )
 
     def ready(address: Address) -> None:
         click.echo(f"{address}")
-        log("Ctrl-C ends it; every label is in the store already")
+        note("Ctrl-C ends it; every label is in the store already")
         if opens:
             webbrowser.open(str(address))
 

@@ -24,12 +24,16 @@ from dripgate.cli.common import (
     SEEDS,
     Finite,
     Stop,
+    a_file,
     is_loopback,
     json_option,
-    log,
+    note,
+    progress,
     show,
+    shows_progress,
 )
 from dripgate.cli.seen import Watching
+from dripgate.data.files import iter_names
 from dripgate.errors import UserError, require
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
@@ -42,12 +46,10 @@ from dripgate.stream.service import Service
 from dripgate.stream.sources import How, check_source, open_source, unused_options
 from dripgate.types import Sample, Verdict
 
-_SAID_EVERY = 1000
-
 
 @click.command("run")
 @click.argument("gate", type=click.Path(path_type=Path))
-@click.argument("source")
+@click.argument("source", shell_complete=a_file)
 @click.option("--store", required=True, type=click.Path(path_type=Path), help="Store to keep in.")
 @click.option("--limit", help="Most the store may take on disk, such as 500MB; remembered.")
 @click.option("--max-age", help="Delete samples that are older, such as 90d or 12h.")
@@ -165,18 +167,20 @@ def command(
             interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
             max_age=age,
             by_reading=options["times"] == "read",
-            log=log,
+            log=note,
         )
         how = _how(options, secure, uplink.link.wait if uplink else stop.wait)._replace(
-            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=log
+            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=note
         )
-        with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
+        with (
+            closing(open_source(source, opened.info.input, kept, stop, how)) as feed,
+            _turn(service, source, lasting) as turn,
+        ):
 
             def told(pairs: list[tuple[Sample, Verdict]]) -> None:
                 service.verdicts(pairs)
                 watching(pairs)
 
-            turn = service.turn if lasting else _progress(service)
             summary = run(
                 opened,
                 feed,
@@ -236,7 +240,7 @@ def _say_unused(source: str, options: dict[str, Any], rules: Rules | None) -> No
         unused.append("seed")
     if unused:
         named = ", ".join(flags[name] for name in unused)
-        log(f"  note: not used here: {named}; {source} or the other options leave no use for it")
+        note(f"  note: not used here: {named}; {source} or the other options leave no use for it")
 
 
 def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], object]) -> How:
@@ -282,21 +286,24 @@ def _page(listen: Listen | None) -> Iterator[Page | None]:
         yield None
         return
     with closing(Page(listen)) as page:
-        log(f"metrics: {page.address}")
+        note(f"metrics: {page.address}")
         if not is_loopback(listen.host):
-            log(f"warning: {listen.host} is beyond this machine: whoever reaches it sees them")
+            note(f"warning: {listen.host} is beyond this machine: whoever reaches it sees them")
         yield page
 
 
-def _progress(service: Service) -> Any:
-    """The service, and now and then how many samples there were."""
-    said = 0
+@contextmanager
+def _turn(service: Service, source: str, lasting: bool) -> Iterator[Callable[[Summary], None]]:
+    """The service; and a bar where there will be an end, that counts files or more than those."""
+    if lasting:
+        yield service.turn
+        return
+    path = Path(source).expanduser()
+    length = sum(1 for _ in iter_names(path)) if shows_progress() else None
+    with progress(length, f"deciding {source}") as told:
 
-    def turn(summary: Summary) -> None:
-        nonlocal said
-        service.turn(summary)
-        if summary.seen // _SAID_EVERY > said:
-            said = summary.seen // _SAID_EVERY
-            log(f"{summary.seen:,} samples")
+        def turn(summary: Summary) -> None:
+            service.turn(summary)
+            told(summary.seen + summary.known)
 
-    return turn
+        yield turn

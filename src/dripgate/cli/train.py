@@ -9,6 +9,7 @@ from dripgate.cli.common import (
     LARGEST_SIDE,
     STEPS,
     Finite,
+    a_file,
     json_option,
     parent_of,
     percent,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@click.argument("data")
+@click.argument("data", shell_complete=a_file)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model file to write.")
 @click.option("--arch", default="resnet8", show_default=True, help="resnet8, lenet or dscnn.")
 @click.option("--steps", default=800, show_default=True, type=STEPS, help="Training steps.")
@@ -65,7 +66,7 @@ def command(
         parent_of(path)
     dataset = read(data, size, reading=reading, levels=levels)
     recipe = Recipe(steps=steps, batch=batch, lr=lr, flip=flip, seed=seed)
-    with progress(steps, "training") as step:
+    with progress(steps, "training", "steps") as step:
         trained = train_first(dataset, arch, recipe, holdout=holdout, progress=step)
     trained.classifier.save(out)
     if onnx:

@@ -6,7 +6,6 @@ again by hand with the commands the demo prints.
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -21,6 +20,7 @@ from dripgate.errors import UserError, require
 from dripgate.fitting.fit import fit, run_all
 from dripgate.gate import Gate
 from dripgate.policy import Rules
+from dripgate.progress import Bar, Progress, no_bar
 from dripgate.report import Outcome, write
 from dripgate.store import Store
 from dripgate.stream.account import Account, account
@@ -29,10 +29,9 @@ from dripgate.stream.sources import watch
 from dripgate.training.classifier import Classifier
 from dripgate.training.first import First, train_first
 from dripgate.training.retrain import Retrained, onward, retrain
-from dripgate.training.train import Progress, Recipe
+from dripgate.training.train import Recipe
 
 Log = Callable[[str], None]
-Bar = Callable[[int, str], AbstractContextManager[Progress | None]]
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -62,7 +61,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 def demo(
     data: str, out: Path, *, seed: int = 0, steps: int | None = None,
-    log: Log | None = None, bar: Bar | None = None, command: str = "",
+    log: Log | None = None, bar: Bar = no_bar, command: str = "",
 ) -> Result:  # fmt: skip
     """Run all phases on ``data`` and write everything into the folder ``out``.
 
@@ -71,7 +70,7 @@ def demo(
     data or the folder cannot be used.
     """
     _ready(out)
-    log, bar = log or (lambda _: None), bar or _no_bar
+    log = log or (lambda _: None)
     plan = PLANS.get(data, Plan())
     plan = replace(plan, steps=steps or plan.steps, onward=steps or plan.onward)
 
@@ -115,10 +114,6 @@ def _ready(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from None
-
-
-def _no_bar(length: int, label: str) -> AbstractContextManager[Progress | None]:
-    return nullcontext()
 
 
 # The phases -------------------------------------------------------------------------------------
