@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import dripgate
+from dripgate.store import Store
 
 MODULES = str(Path(dripgate.__file__).parents[1])
 ENVIRONMENT = os.environ | {"PYTHONPATH": MODULES, "TERM": "xterm", "COLUMNS": "120"}
@@ -41,11 +42,14 @@ def commands(loop, tmp_path):
     """Long work of several kinds; each with the name and the length of its bar."""
     gate, store = loop / "gate.onnx", tmp_path / "new.db"
     kept = shutil.copy(loop / "kept.db", tmp_path / "kept.db")
+    labels = tmp_path / "labels.csv"
+    with Store(kept, read_only=True) as opened:
+        labels.write_text("id,label\n" + "".join(f"{one.id},3\n" for one in opened))
     return [
         (["run", gate, loop / "stream.zip", "--store", store], "deciding"),
         (["export", kept, "--out", tmp_path / "out"], "exporting"),
         (["inspect", kept, "--check"], "checking"),
-        (["label", kept, tmp_path / "out" / "samples.csv"], "labelling"),
+        (["label", kept, labels], "labelling"),
         (["fit", loop / "labelled.zip", "--model", loop / "model.safetensors",
           "--out", tmp_path / "g.onnx"], "scoring"),
         (["train", loop / "labelled.zip", "--steps", "3", "--out", tmp_path / "m.safetensors"],
@@ -97,7 +101,7 @@ def test_bash_completes_commands_options_and_files(dripgate, tmp_path):
     ask = """
 source ./completion; complete -p dripgate
 for line in "dripgate pur" "dripgate purge --old" "dripgate fit ph" "dripgate completion f"; do
-  COMP_WORDS=($line); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+  COMPREPLY=(); COMP_WORDS=($line); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
   _dripgate_completion dripgate; echo "${COMPREPLY[@]}"
 done
 """
