@@ -131,7 +131,7 @@ bench-litert: $(LITERT)/.ready ## LiteRT and int8 beside onnxruntime: docs/resul
 	PYTHONPATH=$(CURDIR)/src OMP_NUM_THREADS=1 $(LITERT)/bin/python tools/bench_litert.py
 
 # tf2onnx and TensorFlow are 2.2 GB, and no dependency: only .tflite files need them.
-TFLITE = $$($(BIN)/python -c 'from dripgate.fit.tflite import tools; print(tools())')
+TFLITE = $$($(BIN)/python -c 'from dripgate.fitting.tflite import tools; print(tools())')
 tflite-tools: $(READY) ## what converts .tflite files, in an environment of its own
 	$(PYTHON) -m venv $(TFLITE)
 	$(TFLITE)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) tf2onnx==1.17.0 tensorflow==2.21.0

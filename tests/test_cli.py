@@ -376,6 +376,17 @@ def test_metrics_that_cannot_be_written_stop_nothing(dripgate, loop, incoming, t
 # What is wrong ----------------------------------------------------------------------------------
 
 
+def test_metrics_over_http_are_for_this_machine_unless_told(dripgate, loop, tmp_path):
+    command = ("run", loop / "gate.onnx", loop / "stream.zip", "--store")
+    code, _, err = dripgate(*command, tmp_path / "a.db", "--metrics-listen", "0")
+    assert code == 0 and "metrics: http://127.0.0.1:" in err and "warning" not in err
+    code, _, err = dripgate(*command, tmp_path / "b.db", "--metrics-listen", "0.0.0.0:0")
+    assert code == 0 and "warning: 0.0.0.0 is beyond this machine" in err
+    code, _, err = dripgate(*command, tmp_path / "c.db", "--metrics-listen", "192.0.2.1:80")
+    assert code == 2 and "nothing can listen there" in err and err.count("\n") == 1
+    assert not (tmp_path / "c.db").exists()
+
+
 def test_missing_and_empty_folders_and_one_class(dripgate, tmp_path, photos):
     out = ("--out", tmp_path / "m.safetensors")
     refused(dripgate("train", tmp_path / "none", *out), "none", "no such file or folder")
@@ -587,6 +598,16 @@ def test_a_gate_is_no_model(dripgate, loop, tmp_path):
     result = dripgate("fit", loop / "labelled.zip", "--model", loop / "gate.onnx",
                       "--out", tmp_path / "g.onnx")  # fmt: skip
     refused(result, "is a gate already")
+
+
+def test_embed_asks_for_the_emulator_before_it_writes(dripgate, loop, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = dripgate(
+        "embed", loop / "gate.onnx", "--out", tmp_path / "c", "--check", loop / "labelled.zip"
+    )
+    assert (code, out) == (2, "")
+    assert "qemu-system-arm: not installed" in err and err.count("\n") == 1
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_demo_refuses_what_it_cannot_split(dripgate, tmp_path, png):

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from dripgate.cli.reading import parse_range
+from dripgate.cli.reading import parse_levels
 from dripgate.errors import UserError
 from dripgate.training.classifier import load_classifier
 
@@ -73,17 +73,17 @@ def test_the_range_of_16_bit_pictures_is_recorded_in_the_model(train, tmp_path):
     assert "16-bit pictures with values from 29,300 to 29,51" in err
     low, high = load_classifier(str(tmp_path / "m.safetensors")).info.input.range
     assert low < 29301 < 29518 < high
-    code, _, err = train(tmp_path / "set", "--range", "29000,30000")
+    code, _, err = train(tmp_path / "set", "--levels", "29000,30000")
     assert code == 0
     assert load_classifier(str(tmp_path / "m.safetensors")).info.input.range == (29000, 30000)
 
 
 @pytest.mark.parametrize("text", ["", "1", "2,1", "1,70000", "-1,5", "a,b", "1,2,3"])
 def test_a_range_that_cannot_be_is_refused(text):
-    with pytest.raises(UserError, match="--range is"):
-        parse_range(text)
-    assert parse_range("auto") is None
-    assert parse_range("29300:29520") == parse_range(" 29300, 29520") == (29300, 29520)
+    with pytest.raises(UserError, match="--levels is"):
+        parse_levels(text)
+    assert parse_levels("auto") is None
+    assert parse_levels("29300:29520") == parse_levels(" 29300, 29520") == (29300, 29520)
 
 
 def test_long_recordings_are_learned_in_windows(train, tmp_path):

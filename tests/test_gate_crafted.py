@@ -266,7 +266,7 @@ def test_the_shape_of_samples_is_bounded_and_the_graph_s(gate, spec, words):
         ("calibration", {"score": {"edges": [2.0, 1.0, 0.0], "counts": [1, 2]}}),
         ("calibration", {"quality": {"edges": [0.0, 1.0], "counts": [-5]}}),
         ("calibration", {"quality": {"edges": [0.0, 1.0], "counts": [2**62]}}),
-        ("calibration", {"apart": [1e999]}),
+        ("calibration", {"distances": [1e999]}),
         ("thresholds", {"low": [-1e999] * 10}),
         ("thresholds", {"low": [0.0] * 11}),
         ("layer", {"shape": [10**18, 3, 3]}),

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import dripgate
 from dripgate.types import Sample
 
 #: Put before a script: an interpreter in which what only the extras bring is not installed.
@@ -16,6 +18,18 @@ class Absent:
         extras += " matplotlib skactiveml starlette uvicorn"
         if name.partition(".")[0] in extras.split():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+#: The same with one package away.
+ONE_ABSENT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "{}":
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
 """
@@ -94,9 +108,36 @@ def test_the_device_s_commands_do_not_need_the_extras(loop, tmp_path):
     assert film.stderr.endswith("run: pip install 'dripgate[camera]'\n")
 
 
-def test_fit_is_the_function_whatever_was_imported_before():
-    code = "import dripgate.fit.names, dripgate; print(dripgate.fit.__module__)"
-    assert fresh(code).stdout.strip() == "dripgate.models"
+def test_an_extra_that_is_needed_at_the_end_is_asked_for_before_the_work(loop, tmp_path):
+    """Only the named packages are away; the work would need others too, and read data first."""
+    model, data = loop / "model.safetensors", loop / "labelled.zip"
+    cases = (
+        ("matplotlib", "report", ["fit", data, "--model", model, "--curve", "c.svg"]),
+        ("onnxscript", "train", ["train", data, "--out", "m.safetensors", "--onnx", "m.onnx"]),
+        ("onnxscript", "train", ["retrain", "k.db", "--data", data, "--model", model,
+                                 "--out", "m2.safetensors", "--gate", "g.onnx"]),
+        ("matplotlib", "bench", ["bench", "digits", "--out", "rows"]),
+        ("cv2", "camera", ["run", loop / "gate.onnx", "camera:0", "--store", "k.db"]),
+        ("paho", "mqtt", ["run", loop / "gate.onnx", data, "--store", "k.db",
+                          "--uplink", "mqtt://localhost/farm"]),
+        ("paho", "mqtt", ["run", loop / "gate.onnx", "mqtt://localhost/x", "--store", "k.db"]),
+    )  # fmt: skip
+    for package, extra, command in cases:
+        code = ONE_ABSENT.format(package) + "from dripgate.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, command)],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 2, (command, done.stderr)
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.endswith(f"run: pip install 'dripgate[{extra}]'\n"), done.stderr
+        assert list(tmp_path.iterdir()) == [], command
+
+
+def test_no_public_name_is_hidden_by_a_part_of_the_same_name():
+    """Importing a submodule binds its name here, in place of the function's."""
+    parts = {path.stem for path in Path(dripgate.__file__).parent.iterdir()}
+    assert not parts & set(dripgate.__all__)
 
 
 def test_what_a_device_imports_loads_neither_onnx_nor_torch():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dripgate import quality
 from dripgate.bench.conditions import AUDIO_FAULTS, IMAGE_FAULTS
 from dripgate.data import Split
-from dripgate.fit.reference import ALIEN, learn_quality_range
+from dripgate.fitting.reference import ALIEN, learn_quality_range
 from dripgate.graph.measure import run, session
 from dripgate.graph.prepare import preparation_model
 from dripgate.types import AudioInput, ImageInput, LogMel, Normalize, Typical

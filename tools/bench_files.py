@@ -21,10 +21,10 @@ import numpy as np
 
 from dripgate.data import Dataset, Split, load, open_source
 from dripgate.errors import DripgateError
-from dripgate.fit import tflite
-from dripgate.fit.conventions import accuracy, run_in_batches
-from dripgate.fit.features import Features
-from dripgate.fit.fit import run_all
+from dripgate.fitting import tflite
+from dripgate.fitting.conventions import accuracy, run_in_batches
+from dripgate.fitting.features import Features
+from dripgate.fitting.fit import run_all
 from dripgate.gate import Gate
 from dripgate.graph.measure import session
 from dripgate.graph.read import load as load_onnx

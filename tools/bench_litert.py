@@ -24,7 +24,7 @@ from bench_price import OPSET, quantized, save, some, timed, trained
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from dripgate.fit.brought import calibration_part
+from dripgate.fitting.brought import calibration_part
 from dripgate.heatmap import SCORES, heatmap_of_linear_head, score
 from dripgate.types import Array
 

@@ -557,7 +557,7 @@ def int8() -> None:
 
     MODELS, a folder with lenet, resnet8 and dscnn.safetensors, spares the training.
     """
-    from dripgate.fit.brought import calibration_part
+    from dripgate.fitting.brought import calibration_part
     from dripgate.models import fit
 
     for name, arch in (("cifar10", "resnet8"), ("speechcommands", "dscnn"), ("mnist", "lenet")):

@@ -43,9 +43,9 @@ def rows() -> list[dict[str, Any]]:
 
 def run(name: str, seed: int) -> None:
     """One demo, appended as one line."""
-    say = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    log = lambda text: print(text, file=sys.stderr)  # noqa: E731
     with TemporaryDirectory() as out:
-        result = demo(name, Path(out), seed=seed, say=say)
+        result = demo(name, Path(out), seed=seed, log=log)
     row = {key: getattr(result, key) for key in (
         "data", "seed", "stream", "kept", "quarantined", "storage_saved", "bytes_seen",
         "bytes_kept", "accuracy", "seconds", "steps", "tested", "keep_expected",

@@ -26,7 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(os.environ.get("REVIEW_DEMO", name))
         if not (folder / "kept.db").exists():
-            first_look(folder, say=print)
+            first_look(folder, log=print)
         store = shutil.copy(folder / "kept.db", Path(name, "kept.db"))
         process = subprocess.Popen(  # noqa: S603 - this interpreter
             [sys.executable, "-m", "dripgate", "review", str(store), "--gate",

@@ -4,9 +4,7 @@ Names are resolved when first used, so that ``import dripgate`` loads neither to
 onnxruntime, and a device needs only what it uses.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -47,20 +45,6 @@ __all__ = [
     "Decision", "Gate", "Policy", "Reason", "Rules", "Sample", "Store", "Verdict", "account", "fit",
     "parse_allowance", "retrain", "run", "watch",
 ]  # fmt: skip
-
-
-class _Package(ModuleType):
-    """``dripgate.fit`` is the function, also once something of the package of that name is loaded.
-
-    An import binds a submodule's name here: that must not hide the name of the same form above.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

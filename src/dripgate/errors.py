@@ -15,6 +15,8 @@ DripgateError
 A message names the thing, what was found, what was expected, and what to do, on one line.
 """
 
+from importlib.util import find_spec
+
 
 class DripgateError(Exception):
     """Base of all errors raised by dripgate."""
@@ -52,6 +54,17 @@ class MissingExtra(UserError):  # noqa: N818 - reads as what it is
             f"{what} needs the '{extra}' extra, which is not installed here; "
             f"run: pip install 'dripgate[{extra}]'"
         )
+
+
+def require(what: str, extra: str, *packages: str) -> None:
+    """Before long work: MissingExtra unless all packages that ``what`` needs are installed."""
+    for package in packages:
+        try:
+            found = find_spec(package)
+        except (ModuleNotFoundError, ValueError):
+            found = None
+        if found is None:
+            raise MissingExtra(what, extra)
 
 
 class IncompleteError(DripgateError):

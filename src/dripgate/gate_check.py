@@ -49,7 +49,7 @@ def _numbers(info: "GateInfo") -> Iterator[float]:
     bounds = info.thresholds
     yield from (value for value in (*bounds.low, *bounds.high) if value is not None)
     yield from (*bounds.typical.centre, *(v for row in bounds.typical.whitening for v in row))
-    yield from (info.keep, *info.calibration.apart)
+    yield from (info.keep, *info.calibration.distances)
     if bounds.quality_low is not None:
         yield bounds.quality_low
 

@@ -75,9 +75,9 @@ class Calibration(_Strict, frozen=True):
     """What the score looked like on held-out data: the ground for drift and for the picture.
 
     predicted and kept count samples by predicted class. curve and full (the probe's accuracy when
-    everything is kept) are the trade-off; ``why`` says how the kept fraction was chosen. apart:
+    everything is kept) are the trade-off; ``why`` says how the kept fraction was chosen. distances:
     percentiles 0 … 100 of the distance from an embedding to the nearest of some others, by which
-    a policy knows a near-duplicate (``policy.duplicates.apart``); without it none is known.
+    a policy knows a near-duplicate (``policy.duplicates.distances``); without it none is known.
     """
 
     samples: int
@@ -89,7 +89,7 @@ class Calibration(_Strict, frozen=True):
     curve: tuple[CurvePoint, ...]
     full: float
     why: str
-    apart: tuple[float, ...] = ()
+    distances: tuple[float, ...] = ()
 
 
 class Parity(_Strict, frozen=True):

@@ -6,17 +6,16 @@ Files that are ONNX, or become it by a converter, need no torch. Everything else
 
 import os
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from dripgate.data import Dataset, Source, open_source
-from dripgate.errors import MissingExtra, ModelError
-from dripgate.fit import fit as fitting
-from dripgate.fit import tflite
-from dripgate.fit.metadata import Facts, facts_of, hugging_face
+from dripgate.errors import ModelError, require
+from dripgate.fitting import tflite
+from dripgate.fitting.fit import fit as fit_onnx
+from dripgate.fitting.metadata import Facts, facts_of, hugging_face
 from dripgate.gate import Gate
 from dripgate.gate_info import METADATA_KEY
 from dripgate.graph.classifier import OnnxClassifier
@@ -32,16 +31,16 @@ def fit(model: Any, data: Dataset | str | Path, *, weights: str | Path | None = 
     """Learn thresholds for a trained classifier on labelled data, and build its gate.
 
     model: an .onnx or .tflite file, a torch.nn.Module, torch.export.ExportedProgram, an ONNX
-    message or its bytes, or any MODEL of the command line. options: those of dripgate.fit.fit.fit
-    (layer, keep, score, preprocessing, classes, output, seed, force, log).
+    message or its bytes, or any MODEL of the command line. options: those of
+    dripgate.fitting.fit.fit (layer, keep, score, preprocessing, classes, output, seed, force, log).
     Raises ModelError, DataError or UserError for what cannot be used, ParityError where the graph
     would not give the classifier's numbers.
     """
     if isinstance(model, OnnxClassifier):
-        return fitting.fit(model, data, **options)
+        return fit_onnx(model, data, **options)
     source = open_source(data) if isinstance(data, str | Path) else data
     found = open_model(model, source, weights=weights, trust=trust)
-    return fitting.fit(found, source, **options)
+    return fit_onnx(found, source, **options)
 
 
 def open_model(
@@ -81,8 +80,7 @@ def open_model(
                 f"{path}: no MODEL; give an .onnx or .tflite file, safetensors of 'train', "
                 "timm:NAME, hf:FOLDER, or package.module:factory with --weights"
             )
-    if find_spec("torch") is None:
-        raise MissingExtra(f"a model that is no .onnx or .tflite file ({_short(model)})", "train")
+    require(f"a model that is no .onnx or .tflite file ({_short(model)})", "train", "torch")
     from dripgate.training.foreign import open_torch
 
     text = str(model)

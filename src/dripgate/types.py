@@ -97,8 +97,9 @@ class LogMel(_Frozen, frozen=True, tag="logmel", tag_field="kind"):
 
     ``window`` and ``hop`` are in samples, ``low`` and ``high`` in Hz. fft: points of the DFT, the
     window by default. magnitude: of the spectrum, in place of its power. coefficients: how many
-    of the levels' DCT are taken (MFCC). shape: what the classifier takes, (1, frames, bins) by
-    default.
+    of the levels' DCT are taken (MFCC). ortho: the first of them divided by sqrt(2), as in librosa
+    and scipy; without it as in HTK and TensorFlow. shape: what the classifier takes, (1, frames,
+    bins) by default.
     """
 
     window: int
@@ -112,6 +113,7 @@ class LogMel(_Frozen, frozen=True, tag="logmel", tag_field="kind"):
     magnitude: bool = False
     floor: float = 1e-6
     coefficients: int | None = None
+    ortho: bool = False
     shape: tuple[int, ...] | None = None
 
 

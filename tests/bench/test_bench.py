@@ -87,7 +87,7 @@ def test_what_is_finished_is_not_made_again(tmp_path, small):
     finished = path.read_bytes()
     # As a crash in the middle of a write would leave it.
     path.write_bytes(finished + b'{"data": "digits", "condi')
-    rows = bench(["digits"], tmp_path, seeds=[0], cells=lambda _: small, workers=1, say=said.append)
+    rows = bench(["digits"], tmp_path, seeds=[0], cells=lambda _: small, workers=1, log=said.append)
     assert path.read_bytes().startswith(finished)
     assert [row.rule for row in read(path)] == ["full", "random", "random"]
     assert len(rows) == 3

@@ -238,7 +238,7 @@ def test_16_bit_pictures_are_spread_over_the_values_they_use(hot):
     assert 29519 < high <= 29550
     (note,) = found.notes
     assert note.startswith("16-bit pictures with values from 29,300 to 29,5")
-    assert "--range LOW,HIGH overrules that" in note
+    assert "--levels LOW,HIGH overrules that" in note
     decoded = decode(thermal(), found.spec)
     assert len(np.unique(decoded)) > 150
     assert len(np.unique(decode(thermal(), GREY))) <= 2
@@ -290,7 +290,7 @@ def test_16_bits_that_a_model_has_no_range_for_are_remarked_on(form):
     values = np.full((9, 9), 29_400, np.uint16)
     payload = saved(Image.fromarray(values), form)
     assert remarks(payload, GREY) == [
-        "16 bits per pixel, of which the upper 8 are used (see --range)"
+        "16 bits per pixel, of which the upper 8 are used (see --levels)"
     ]
     assert remarks(payload, ImageInput(height=9, width=9, channels=1, range=(1, 2))) == []
     assert remarks(saved(Image.new("L", (9, 9)), form), GREY) == []

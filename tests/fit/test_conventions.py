@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dripgate.errors import UserError
-from dripgate.fit.conventions import (
+from dripgate.fitting.conventions import (
     Pixels,
     accuracy,
     conventions,

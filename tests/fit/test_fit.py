@@ -10,7 +10,7 @@ from dripgate import heatmap
 from dripgate.bench.gradcam import GradCam
 from dripgate.data import load
 from dripgate.errors import DataError, ModelError, UserError
-from dripgate.fit.fit import run_all
+from dripgate.fitting.fit import run_all
 from dripgate.gate import Gate
 from dripgate.heatmap import SCORES
 from dripgate.models import fit

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from dripgate.errors import ModelError
-from dripgate.fit.metadata import Facts, facts_of
+from dripgate.fitting.metadata import Facts, facts_of
 
 
 def _model(**properties):

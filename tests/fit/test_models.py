@@ -78,7 +78,7 @@ def test_without_torch_the_extra_is_named(photos, bright, monkeypatch):
     from importlib.util import find_spec
 
     monkeypatch.setattr(
-        "dripgate.models.find_spec", lambda name: None if name == "torch" else find_spec(name)
+        "dripgate.errors.find_spec", lambda name: None if name == "torch" else find_spec(name)
     )
     for model in ("ournet:make", "timm:resnet18", bright):
         with pytest.raises(MissingExtra, match=r"dripgate\[train\]"):

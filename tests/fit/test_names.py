@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dripgate.errors import DataError, ModelError, UserError
-from dripgate.fit.names import match, permuted, read_names
+from dripgate.fitting.names import match, permuted, read_names
 
 
 def test_numbers_before_names_are_left_out_only_where_all_have_them(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dripgate.errors import UserError
-from dripgate.fit.thresholds import ENOUGH, MOST, Observed, learn, learning_curve
+from dripgate.fitting.thresholds import ENOUGH, MOST, Observed, learn, learning_curve
 
 
 def observed(n=600, classes=4, seed=0, informative=True):

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -112,6 +113,19 @@ def test_mfcc_of_magnitudes_with_a_longer_dft(pcm):
     assert values.shape == (3, 24, 8, 1)
     # The HTK form, whose first coefficient has the others' factor.
     np.testing.assert_allclose(values[..., 0], dct, atol=2e-3)
+
+
+def test_mfcc_with_scipys_orthonormal_transform(pcm):
+    dct = pytest.importorskip("scipy.fft").dct
+    audio = AudioInput(rate=RATE, length=LENGTH)
+    plain = LogMel(window=480, hop=320, bins=20, low=20, high=4000, mean=0.0, std=1.0)
+    levels, _ = prepared(plain, audio, pcm)
+    recipe = msgspec.structs.replace(plain, coefficients=8, ortho=True)
+    values, _ = prepared(recipe, audio, pcm)
+    expected = dct(levels.astype(np.float64), norm="ortho", axis=-1)[..., :8]
+    np.testing.assert_allclose(values, expected, atol=2e-3)
+    htk, _ = prepared(msgspec.structs.replace(recipe, ortho=False), audio, pcm)
+    np.testing.assert_allclose(htk[..., 0], expected[..., 0] * math.sqrt(2), atol=2e-3)
 
 
 def test_the_waveform_is_scaled_and_standardised(pcm):

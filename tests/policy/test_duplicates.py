@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dripgate.policy import Policy, Rules
-from dripgate.policy.duplicates import SIZE, Duplicates, apart, radius
+from dripgate.policy.duplicates import SIZE, Duplicates, distances, radius
 from dripgate.types import Decision, Reason
 
 
@@ -47,7 +47,7 @@ def test_what_stays_in_view_is_not_forgotten(stream_of, info):
 def test_the_distance_is_that_of_distinct_calibration_samples(width):
     """A twentieth of other distinct scenes is as near to one of 64; repeats are much nearer."""
     rng = np.random.default_rng(5)
-    known = apart(scenes(rng, 1500, width).astype(np.float32))
+    known = distances(scenes(rng, 1500, width).astype(np.float32))
     assert len(known) == 101
     nearness = radius(known, 0.05)
     memory = Duplicates(nearness)
@@ -62,11 +62,11 @@ def test_the_distance_is_that_of_distinct_calibration_samples(width):
 
 
 def test_apart_is_the_distance_to_the_nearest():
-    known = apart(np.array([[0, 3], [4, 0], [0, 3.0]], np.float32))  # two are the same
+    known = distances(np.array([[0, 3], [4, 0], [0, 3.0]], np.float32))  # two are the same
     assert known[0] == known[50] == 0
     assert known[100] == pytest.approx(5 / np.sqrt((9 + 16) / 2), rel=1e-3)
-    assert apart(np.ones((1, 4), np.float32)) == ()
-    assert apart(np.zeros((5, 4), np.float32)) == (0.0,) * 101
+    assert distances(np.ones((1, 4), np.float32)) == ()
+    assert distances(np.zeros((5, 4), np.float32)) == (0.0,) * 101
 
 
 def test_apart_does_not_depend_on_the_order_of_the_data():
@@ -74,7 +74,7 @@ def test_apart_does_not_depend_on_the_order_of_the_data():
     rng = np.random.default_rng(9)
     centres = 10 * scenes(rng, 10, 16)
     mixed = np.repeat(centres, 200, axis=0) + scenes(rng, 2000, 16)
-    by_class, shuffled = (apart(x.astype(np.float32)) for x in (mixed, rng.permutation(mixed)))
+    by_class, shuffled = (distances(x.astype(np.float32)) for x in (mixed, rng.permutation(mixed)))
     assert by_class[5:95] == pytest.approx(shuffled[5:95], rel=0.1)
 
 
@@ -87,7 +87,7 @@ def test_without_calibration_or_asked_for_nothing_is_a_duplicate():
 def test_another_nets_lengths_change_nothing():
     """Distances are relative: activations a hundredfold are as near to each other."""
     some = scenes(np.random.default_rng(6), 300, 20).astype(np.float32)
-    assert apart(some) == pytest.approx(apart(100 * some), rel=0.02)
+    assert distances(some) == pytest.approx(distances(100 * some), rel=0.02)
 
 
 def test_repeats_do_not_call_for_the_floor(stream_of, info):

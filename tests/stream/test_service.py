@@ -1,14 +1,18 @@
 """What a run that lasts reports, and what it forgets."""
 
 import json
-import re
+from contextlib import closing
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from dripgate.errors import UserError
 from dripgate.store import Store
 from dripgate.store.age import Clocks
 from dripgate.stream.loop import Summary, run
-from dripgate.stream.service import Service, render
+from dripgate.stream.metrics import Listen, Page, parse_listen, render
+from dripgate.stream.service import Service
 from dripgate.types import Sample
 
 
@@ -20,19 +24,15 @@ class Clock:
         return self.now
 
 
-def metrics(path):
-    """Prometheus' text format: name and labels → value; every metric has its help and type."""
-    values, told = {}, set()
-    text = path.read_text()
-    assert text.endswith("\n")
-    for line in text.splitlines():
-        if found := re.fullmatch(r"# (HELP|TYPE) ([a-z_]+) (.+)", line):
-            told.add((found[1], found[2]))
-        else:
-            found = re.fullmatch(r"(([a-z_]+)(?:\{reason=\"[a-z_]+\"\})?) ([0-9.e+-]+)", line)
-            assert {("HELP", found[2]), ("TYPE", found[2])} <= told, line
-            assert found[1] not in values
-            values[found[1]] = float(found[3])
+def metrics(text):
+    """Name and labels → value, as Prometheus' own parser reads them; each has help and type."""
+    values = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation and family.type in ("counter", "gauge"), family.name
+        for name, labels, value, *_ in family.samples:
+            key = name + "".join(f"{{{key}={value!r}}}" for key, value in labels.items())
+            assert key not in values
+            values[key] = value
     return values
 
 
@@ -47,7 +47,7 @@ def test_one_line_and_one_whole_file_per_interval(gate, stream, tmp_path):
         assert [json.loads(line)["seen"] for line in lines] == [100, 200]
         service.report(summary)
         kept = len(store)
-    found = metrics(file)
+    found = metrics(file.read_text())
     assert found["dripgate_seen_total"] == counters["seen"] == 200
     assert found["dripgate_bytes_seen_total"] == counters["bytes_seen"]
     assert found["dripgate_keep_total"] + found["dripgate_quarantine_total"] > 0
@@ -62,19 +62,50 @@ def test_totals_go_on_after_a_restart(gate, stream, tmp_path):
         with Store(tmp_path / "k.db") as store:
             summary = run(gate, [Sample(p, n) for n, p in stream[:40]], store)
             Service(store, metrics=tmp_path / "m.prom", log=lambda _: None).report(summary)
-        assert metrics(tmp_path / "m.prom")["dripgate_seen_total"] == total
+        assert metrics((tmp_path / "m.prom").read_text())["dripgate_seen_total"] == total
 
 
-def test_evictions_are_counted_by_reason(tmp_path):
+def test_evictions_are_counted_by_reason():
     values = {"seen": 5, "evicted_limit": 3, "evicted_age": 2, "refused": 1, "refused_audit": 4}
-    (tmp_path / "m.prom").write_bytes(render(values))
-    assert metrics(tmp_path / "m.prom") == {
+    assert metrics(render(values).decode()) == {
         "dripgate_seen_total": 5,
-        'dripgate_evicted_total{reason="limit"}': 3,
-        'dripgate_evicted_total{reason="age"}': 2,
-        'dripgate_refused_total{reason="limit"}': 1,
-        'dripgate_refused_total{reason="audit"}': 4,
+        "dripgate_evicted_total{reason='limit'}": 3,
+        "dripgate_evicted_total{reason='age'}": 2,
+        "dripgate_refused_total{reason='limit'}": 1,
+        "dripgate_refused_total{reason='audit'}": 4,
     }
+
+
+def test_prometheus_is_answered_with_what_was_last_looked_up(gate, stream, tmp_path):
+    clock = Clock()
+    with Store(tmp_path / "k.db") as store, closing(Page(parse_listen("0"))) as page:
+        service = Service(store, page=page, interval=60, log=lambda _: None, clock=clock)
+        assert page.address.startswith("http://127.0.0.1:")
+        assert metrics(urlopen(page.address).read().decode()) == {}
+        for passed, seen in ((0, 40), (4, 40), (2, 120), (60, 160)):
+            clock.now += passed
+            run(gate, [Sample(p, n) for n, p in stream[:40]], store, on_turn=service.turn)
+            answer = urlopen(page.address)
+            assert answer.headers["Content-Type"].startswith("text/plain; version=")
+            assert metrics(answer.read().decode())["dripgate_seen_total"] == seen
+        busy = int(page.address.rsplit(":", 1)[1].split("/")[0])
+        with pytest.raises(UserError, match=r"nothing can listen there \(Address already in use\)"):
+            Page(Listen("127.0.0.1", busy))
+    with pytest.raises(OSError, match="refused"):
+        urlopen(page.address)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [("9101", ("127.0.0.1", 9101)), ("0.0.0.0:80", ("0.0.0.0", 80)), ("[::1]:80", ("::1", 80)),
+     (":9101", None), ("host:", None), ("70000", None), ("-1", None), ("host:http", None)],
+)  # fmt: skip
+def test_where_metrics_listen(text, where):
+    if where:
+        assert parse_listen(text) == where
+    else:
+        with pytest.raises(UserError, match=r"--metrics-listen is '.*', expected a port"):
+            parse_listen(text)
 
 
 class Device:

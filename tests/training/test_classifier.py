@@ -12,7 +12,7 @@ from torch import nn
 
 from dripgate.data import Split
 from dripgate.errors import DataError, ModelError
-from dripgate.fit.metadata import facts_of
+from dripgate.fitting.metadata import facts_of
 from dripgate.graph.read import load
 from dripgate.training.classifier import (
     Classifier,

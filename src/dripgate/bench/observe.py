@@ -9,7 +9,7 @@ import torch
 
 from dripgate import heatmap
 from dripgate.bench.gradcam import GradCam
-from dripgate.fit.thresholds import Observed
+from dripgate.fitting.thresholds import Observed
 from dripgate.gate import Gate
 from dripgate.training.classifier import Classifier
 from dripgate.training.preprocess import build

@@ -24,7 +24,7 @@ from dripgate.bench.rows import Row
 from dripgate.bench.rules import DEFAULT, RULES, Task
 from dripgate.data import Dataset, Split, infer_input, load, open_source
 from dripgate.errors import DataError
-from dripgate.fit.fit import fit
+from dripgate.fitting.fit import fit
 from dripgate.gate import Gate
 from dripgate.training.classifier import ChannelsFirst, Classifier, ModelInfo, standardising
 from dripgate.training.preprocess import build

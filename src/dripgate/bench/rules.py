@@ -18,7 +18,7 @@ from skactiveml.stream.budgetmanager import BalancedIncrementalQuantileFilter
 from dripgate.bench import diverse
 from dripgate.bench.hold import held
 from dripgate.bench.observe import Seen
-from dripgate.fit.thresholds import learn
+from dripgate.fitting.thresholds import learn
 from dripgate.heatmap import SCORES
 from dripgate.policy import Policy, Rules
 from dripgate.types import Array, Decision, Sample, Thresholds

@@ -11,9 +11,10 @@ from dripgate.bench.plan import Cell, Plan, plan_for, table
 from dripgate.bench.protocol import Job, device, open_data, run_job
 from dripgate.bench.rows import Row, append, key_of, mend
 from dripgate.errors import DripgateError, UserError
+from dripgate.progress import Bar, no_bar
 
 FILE = "bench.jsonl"
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 Cells = Callable[[str], Sequence[Cell]]
 Plans = Callable[[str], Plan]
 
@@ -26,31 +27,34 @@ def bench(
     plans: Plans = plan_for,
     cells: Cells = table,
     workers: int | None = None,
-    say: Say | None = None,
+    log: Log | None = None,
+    bar: Bar = no_bar,
 ) -> list[Row]:
     """Make every row that ``out`` does not hold yet and return all rows that were asked for.
 
     plans, cells: how a data set is used, and its rows. workers: processes, by default one per
-    core, or one where there is a GPU. say: is told of every finished row.
+    core, or one where there is a GPU. log: is told of every finished row. bar: counts them.
 
     Raises DataError or UserError for what cannot be used; rows that are finished stay.
     """
-    say = say or (lambda _: None)
+    log = log or (lambda _: None)
     path, seeds = out / FILE, list(seeds)
     rows = mend(path)
     _one_plan(names, plans, rows, path)
     todo = _jobs(names, seeds, plans, cells, {row.key for row in rows})
     for name in dict.fromkeys(job.data for job in todo):
-        say(f"reading {name}")
+        log(f"reading {name}")
         open_data(name, plans(name))  # decoded once, before several want it
     total = sum(len(job.cells) for job in todo)
-    say(f"{total} rows to make; {path} holds {len(rows)}")
+    log(f"{total} rows to make; {path} holds {len(rows)}")
     workers = workers or (1 if device().type == "cuda" else os.cpu_count() or 1)
     made = _beside(todo, workers) if workers > 1 else (row for job in todo for row in run_job(job))
-    for number, row in enumerate(made, 1):
-        append(path, row)
-        rows.append(row)
-        say(f"[{number}/{total}] {_described(row)}")
+    with bar(total, "rows") as told:
+        for number, row in enumerate(made, 1):
+            append(path, row)
+            rows.append(row)
+            log(f"[{number}/{total}] {_described(row)}")
+            told(number)
     asked = {
         key_of(name, plans(name).id, seed, *cell)
         for name in names for seed in seeds for cell in cells(name)

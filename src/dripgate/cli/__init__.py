@@ -8,12 +8,13 @@ from importlib import import_module
 import click
 
 from dripgate import __version__
+from dripgate.cli.common import quiet_option
 from dripgate.errors import DripgateError, UserError
 from dripgate.text import one_line
 
 _COMMANDS = (
     "demo", "train", "fit", "run", "send", "receive", "review", "label", "export", "retrain",
-    "inspect", "purge", "embed", "bench",
+    "inspect", "purge", "embed", "bench", "completion",
 )  # fmt: skip
 
 
@@ -27,6 +28,9 @@ class _Lazy(click.Group):
         if name not in _COMMANDS:
             return None
         command: click.Command = import_module(f"dripgate.cli.{name}").command
+        for one in (command, *getattr(command, "commands", {}).values()):
+            if all(option.name != "quiet" for option in one.params):
+                quiet_option(one)
         return command
 
 
@@ -88,7 +92,8 @@ _SHOW = "DRIPGATE_TRACEBACK"
 #: What each third-party package that may be missing belongs to.
 _EXTRAS = {
     "torch": "train",
-    "onnx": "train",
+    "onnx": "fit",
+    "onnx_ir": "fit",
     "onnxscript": "train",
     "safetensors": "train",
     "sklearn": "train",

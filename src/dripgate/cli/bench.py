@@ -1,13 +1,14 @@
 """dripgate bench: what rules are worth, on streams that anyone can make again."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from dripgate.cli.common import json_option, say, show
-from dripgate.errors import UserError
+from dripgate.cli.common import a_file, json_option, log, progress, show
+from dripgate.errors import UserError, require
 
 if TYPE_CHECKING:
     from dripgate.bench.conditions import Condition
@@ -34,7 +35,7 @@ def command() -> None:
 
 
 @command.command("rows")
-@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--preset", type=click.Choice(["quick", "full"]), default="quick", show_default=True,
@@ -53,6 +54,7 @@ def rows_command(
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Make rows for data sets and append them to DIR/bench.jsonl; then write the report."""
+    require("the benchmark", "bench", "torch", "scipy", "skactiveml", "matplotlib")
     from dripgate.bench.plan import Cell, Plan, crossed, plan_for, table
     from dripgate.bench.run import bench
 
@@ -67,7 +69,10 @@ def rows_command(
     def plans(name: str) -> Plan:
         return plan_for(name, preset, steps)
 
-    made = bench(names, out, seeds=range(seeds), plans=plans, cells=cells, workers=workers, say=say)
+    made = bench(
+        names, out, seeds=range(seeds), plans=plans, cells=cells, workers=workers, log=log,
+        bar=partial(progress, unit="rows"),
+    )  # fmt: skip
     show(_written(out), made, json_path)
 
 

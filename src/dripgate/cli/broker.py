@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dripgate.cli.common import SECONDS, SECONDS_ABOVE_0, Stop, say
+from dripgate.cli.common import SECONDS, SECONDS_ABOVE_0, Stop, note
 from dripgate.errors import IncompleteError, UserError
 from dripgate.store import parse_size
 from dripgate.stream.broker import Security, read_login
@@ -99,7 +99,7 @@ class Troubles:
     def __call__(self, trouble: str) -> None:
         """Told now and then; the empty string is none."""
         if trouble != self._last:
-            say(trouble or "the connection stands again")
+            note(trouble or "the connection stands again")
         self._last = trouble
 
 

@@ -1,5 +1,6 @@
 """What the commands share: JSON files, progress bars, and options that recur."""
 
+import ipaddress
 import math
 import signal
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
+from tqdm import tqdm
 
 from dripgate.errors import UserError
 from dripgate.files import write_whole
@@ -28,6 +31,8 @@ class Finite(click.FloatRange):
         return number
 
 
+#: tqdm's watchdog is a thread, and none may be there when the benchmark forks.
+tqdm.monitor_interval = 0
 #: Seconds, of up to a year; no option of that kind needs more.
 _YEAR = 366 * 86_400
 SECONDS, SECONDS_ABOVE_0 = Finite(0, _YEAR), Finite(0, _YEAR, min_open=True)
@@ -50,6 +55,20 @@ json_option = click.option(
 seed_option = click.option(
     "--seed", default=0, show_default=True, type=SEEDS, help="Same seed, same result."
 )
+
+
+_QUIET = "dripgate.quiet"
+
+
+def _be_quiet(context: click.Context, _: click.Parameter, quiet: bool) -> None:
+    context.meta[_QUIET] = context.meta.get(_QUIET) or quiet
+
+
+#: Every command has it; see ``dripgate.cli``.
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, expose_value=False, callback=_be_quiet,
+    help="No progress: neither bars nor steps. Notes, warnings and errors stay.",
+)  # fmt: skip
 
 
 def show(lines: Iterable[str], value: Any, path: Path | None) -> None:
@@ -80,29 +99,56 @@ def parent_of(path: Path) -> Path:
     return path
 
 
-def say(text: str) -> None:
-    """Tell what is being done, on one line; standard output stays for results."""
-    click.echo(one_line(text), err=True)
+def log(text: str) -> None:
+    """Tell a step of the work, on one line of standard error; not with --quiet."""
+    if not _is_quiet():
+        note(text)
+
+
+def note(text: str) -> None:
+    """Tell what must be known whatever was asked for, on one line of standard error."""
+    with tqdm.external_write_mode(file=sys.stderr):  # a bar there makes room
+        click.echo(one_line(text), err=True)
 
 
 @contextmanager
-def progress(length: int | None, label: str) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error that is told how far the work is, in absolute numbers."""
-    label = one_line(label)
-    if length is None:
-        yield _counting(label)
-        click.echo(err=True)
-        return
-    with click.progressbar(length=length, label=label, file=sys.stderr, show_pos=True) as bar:
-        yield lambda done: bar.update(done - bar.pos)
+def progress(
+    length: int | None, label: str, unit: str = "samples"
+) -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left on standard error, told how far the work is in all.
+
+    Only on a terminal: nothing of it is in a log, nor with --quiet. length: None is not known.
+    unit: B is bytes.
+    """
+    with tqdm(
+        total=length, desc=one_line(label), unit=unit if unit == "B" else f" {unit}",
+        unit_scale=unit == "B", file=sys.stderr, leave=False, dynamic_ncols=True,
+        disable=not shows_progress(),
+    ) as bar:  # fmt: skip
+        yield lambda done: bar.update(done - bar.n) and None
 
 
-def _counting(label: str) -> Callable[[int], None]:
-    def show(done: int) -> None:
-        if done % 500 == 0 and sys.stderr.isatty():
-            click.echo(f"\r{label} {done:,}", nl=False, err=True)
+def shows_progress() -> bool:
+    """Whether somebody sees bars; else nothing need be counted for them."""
+    return sys.stderr.isatty() and not _is_quiet()
 
-    return show
+
+def _is_quiet() -> bool:
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get(_QUIET))
+
+
+def a_file(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """For an argument that may be a path and something else: the shell completes it as a path."""
+    return [CompletionItem(begun, type="file")]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def percent(share: float) -> str:

@@ -1,12 +1,22 @@
 """dripgate demo: the whole loop, small."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.common import STEPS, json_option, percent, progress, say, seed_option, show
+from dripgate.cli.common import (
+    STEPS,
+    a_file,
+    json_option,
+    log,
+    percent,
+    progress,
+    seed_option,
+    show,
+)
 from dripgate.demo import PLANS, ROWS, Result, demo
 from dripgate.store.size import format_size
 
@@ -21,7 +31,7 @@ _LABELS = {
 
 @click.command("demo")
 @click.option(
-    "--data", default="digits", show_default=True,
+    "--data", default="digits", show_default=True, shell_complete=a_file,
     help=f"Folder, archive or name; sized for {', '.join(PLANS)}.",
 )  # fmt: skip
 @click.option(
@@ -36,7 +46,8 @@ def command(
     """Split DATA, train, fit, run, retrain, and compare with everything, random and margin."""
     out = out or Path("demo", Path(data).name.split(".")[0])
     line = " ".join(["dripgate", *sys.argv[1:]])
-    result = demo(data, out, seed=seed, steps=steps, say=say, bar=progress, command=line)
+    bar = partial(progress, unit="steps")
+    result = demo(data, out, seed=seed, steps=steps, log=log, bar=bar, command=line)
     show(described(result, out), result, json_path)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import numpy as np
 
-from dripgate.cli.common import json_option, say, show
+from dripgate.cli.common import json_option, log, show
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 
@@ -30,8 +30,11 @@ def command(
 ) -> None:
     """Write GATE as C99: no operating system, no malloc, one static arena."""
     from dripgate.embed import embed
+    from dripgate.embed.emulate import require_tools
 
-    made = embed(Gate.load(gate_file), out, say=say)
+    if check:
+        require_tools()
+    made = embed(Gate.load(gate_file), out, log=log)
     result: dict[str, Any] = made._asdict() | {
         "out": str(out), "figures": made.figures and made.figures._asdict(),
     }  # fmt: skip
@@ -67,7 +70,7 @@ def _check(
     dataset = read(data, spec=gate.info.input)
     samples = dataset.test if len(dataset.test) else dataset.train
     chosen = np.asarray(samples.x[:count])
-    say(f"emulating {len(chosen)} decisions on a {core}")
+    log(f"emulating {len(chosen)} decisions on a {core}")
     agreed = compare(gate, gate(chosen), emulate(out, core, chosen), TOLERANCE)
     return agreed._asdict() | {"core": core}, (
         f"{core}, emulated: {agreed.samples - agreed.differ} of {agreed.samples} verdicts as "

@@ -2,17 +2,16 @@
 
 import time
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from dripgate.cli import describe
-from dripgate.cli.common import json_option, parent_of, say, seed_option, show
+from dripgate.cli.common import a_file, json_option, log, parent_of, progress, seed_option, show
 from dripgate.cli.models import Described, model_options
-from dripgate.cli.reading import folders_option, read
-from dripgate.errors import MissingExtra, UserError
+from dripgate.cli.reading import folders_option, open_data, read
+from dripgate.errors import UserError, require
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fit")
-@click.argument("data")
+@click.argument("data", shell_complete=a_file)
 @model_options
 @folders_option
 @click.option("--layer", help="The target's name in the graph; by default the last that will do.")
@@ -46,15 +45,16 @@ def command(
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Learn the thresholds on labelled DATA that MODEL has not seen, and write the gate."""
-    _needs_extra()
-    from dripgate.data import open_source
-    from dripgate.fit.brought import input_spec
+    require("making a gate", "fit", "onnx", "onnx_ir")
+    if curve:
+        require("--curve", "report", "matplotlib")
+    from dripgate.fitting.brought import input_spec
     from dripgate.models import fit, open_model
 
     for path in filter(None, (out, curve)):
         parent_of(path)
     wanted = parse_keep(keep)
-    source = open_source(data, reading=reading)
+    source = open_data(data, reading)
     classifier = open_model(
         described.model, source, weights=described.weights, trust=described.trust,
         size=described.size,
@@ -73,7 +73,8 @@ def command(
     started = time.perf_counter()
     gate = fit(
         classifier, dataset, layer=layer, keep=wanted, score=score, preprocessing=described.said,
-        classes=described.classes, output=described.output, seed=seed, force=force, log=say,
+        classes=described.classes, output=described.output, seed=seed, force=force, log=log,
+        bar=progress,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     gate.save(out)
@@ -87,12 +88,6 @@ def command(
     show(lines, {
         "gate": str(out), "seconds": seconds, "found": dataset.found, "info": gate.info,
     }, json_path)  # fmt: skip
-
-
-def _needs_extra() -> None:
-    """Say which extra is missing before anything else goes wrong for want of it."""
-    if find_spec("onnx") is None or find_spec("onnx_ir") is None:
-        raise MissingExtra("making a gate", "fit")
 
 
 def parse_keep(text: str) -> float | Literal["auto"]:

@@ -58,8 +58,11 @@ def _store(path: Path, json_path: Path | None) -> None:
 
 def _check(path: Path, json_path: Path | None) -> None:
     """Fails where the store is not sound, so that a script can ask."""
-    with Store(path, read_only=True) as store:
-        problems, samples = store.check(), len(store)
+    with (
+        Store(path, read_only=True) as store,
+        progress(len(store), f"checking {path}") as told,
+    ):
+        problems, samples = store.check(told=told), len(store)
     if not problems:
         show(
             [f"{path}: sound, {samples:,} samples"], {"path": str(path), "problems": []}, json_path
@@ -76,7 +79,7 @@ def _check(path: Path, json_path: Path | None) -> None:
 
 
 def _salvage(path: Path, out: Path, json_path: Path | None) -> None:
-    with progress(None, f"salvaging {path}:") as told:
+    with progress(None, f"salvaging {path}") as told:
         found = salvage(path, out, told=told)
     lines = [
         f"{out}: {found.whole:,} whole samples, {found.without_verdict:,} of them quarantined "

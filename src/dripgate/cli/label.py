@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli.common import json_option, show
+from dripgate.cli.common import json_option, progress, show
 from dripgate.errors import UserError
 from dripgate.export import Taken, read_labels
 from dripgate.export.facts import all_classes
@@ -40,12 +40,13 @@ def command(
     assert file is not None  # noqa: S101 - one of both was given
     with Store(store, read_only=True) as opened:
         known = all_classes(opened)
-    taken = read_labels(file, known)
-    with Labels(store) as labels:
+    with progress(None, f"reading {file}", "entries") as told:
+        taken = read_labels(file, known, told=told)
+    with Labels(store) as labels, progress(len(taken.labels), f"labelling {store}") as told:
         if dry_run:
             done = _would(labels, taken.labels)
         else:
-            done = labels.relabel(taken.labels, who=f"label {file.name}")
+            done = labels.relabel(taken.labels, who=f"label {file.name}", told=told)
     show(
         _lines(file, taken, done, dry_run),
         {"store": str(store), "file": str(file), "dry_run": dry_run, "format": taken.format,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dripgate.cli.common import LARGEST_SIDE
+from dripgate.cli.common import LARGEST_SIDE, a_file
 from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
 
 if TYPE_CHECKING:  # the command line starts without the extra 'fit'
-    from dripgate.fit.brought import Said
+    from dripgate.fitting.brought import Said
 
 
 class Described(NamedTuple):
@@ -58,7 +58,7 @@ _NAMES = (
 )  # fmt: skip
 _OPTIONS = [
     click.option(
-        "--model", required=True,
+        "--model", required=True, shell_complete=a_file,
         help="An .onnx or .tflite file, safetensors of 'train', timm:NAME, hf:FOLDER, or "
         "package.module:factory.",
     ),
@@ -91,9 +91,9 @@ def _described(
     std: str | None, range_: str | None, layout: str | None, bgr: bool, features: str | None,
     classes: Path | None, output: str | None, size: str | None,
 ) -> Described:  # fmt: skip
-    from dripgate.fit.conventions import Pixels
-    from dripgate.fit.features import Features
-    from dripgate.fit.names import read_names
+    from dripgate.fitting.conventions import Pixels
+    from dripgate.fitting.features import Features
+    from dripgate.fitting.names import read_names
 
     said: Said = preprocess
     if any((mean, std, range_, layout, bgr)):

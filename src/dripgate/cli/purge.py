@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli.common import json_option, show
+from dripgate.cli.common import json_option, progress, show
 from dripgate.errors import UserError
 from dripgate.store import Store, Wanted, format_size, parse_duration
 from dripgate.types import Decision
@@ -45,7 +45,10 @@ def command(
     )
     with Store(store) as opened:
         before = opened.disk_bytes
-        deleted = opened.purge(given) if everything or given != Wanted() else 0
+        deleted = 0
+        if everything or given != Wanted():
+            with progress(len(opened) if everything else None, f"deleting from {store}") as told:
+                deleted = opened.purge(given, told=told)
         opened.shrink()
         left, after = len(opened), opened.disk_bytes
     line = (

@@ -7,8 +7,8 @@ import click
 import msgspec
 
 from dripgate.cli import describe
-from dripgate.cli.common import progress, say
-from dripgate.data import READINGS, Dataset, Reading, infer, load, open_source, shadowed
+from dripgate.cli.common import note, progress
+from dripgate.data import READINGS, Dataset, Reading, Source, infer, load, open_source, shadowed
 from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
 
@@ -18,12 +18,18 @@ folders_option = click.option(
 )  # fmt: skip
 
 
-def range_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--range, for 16-bit pictures."""
+def levels_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--levels, for 16-bit pictures."""
     return click.option(
-        "--range", "values", default="auto", show_default=True, metavar="LOW,HIGH|auto",
+        "--levels", default="auto", show_default=True, metavar="LOW,HIGH|auto",
         help="Of 16-bit pictures: the values that become black and white; auto: those they use.",
     )(command)  # fmt: skip
+
+
+def open_data(data: str, reading: Reading = "auto") -> Source:
+    """The source of a path or a name, downloaded with a bar where need be. Raises DataError."""
+    with progress(None, f"downloading {data}", "B") as done:
+        return open_source(data, progress=done, reading=reading)
 
 
 def read(
@@ -32,17 +38,17 @@ def read(
     spec: InputSpec | None = None,
     *,
     reading: Reading = "auto",
-    values: str = "auto",
+    levels: str = "auto",
 ) -> Dataset:
     """The decoded data set; says what was found in it and what is not used (``Dataset.found``).
 
-    size: the side that images are resized to. values: what part of 16-bit pictures is used, as
-    --range says. spec: what the model takes; it goes before size.
+    size: the side that images are resized to. levels: what part of 16-bit pictures is used, as
+    --levels says. spec: what the model takes; it goes before size.
     """
     if said := shadowed(data):
-        say(f"  note: {said}")
-    source, notes = open_source(data, reading=reading), list[str]()
-    used = parse_range(values)
+        note(f"  note: {said}")
+    source, notes = open_data(data, reading), list[str]()
+    used = parse_levels(levels)
     if spec is None:
         spec, notes = infer(source)
         if isinstance(spec, ImageInput):
@@ -51,17 +57,17 @@ def read(
             )
     if used and isinstance(spec, ImageInput):
         spec = msgspec.structs.replace(spec, range=used)
-    with progress(None, f"reading {data}:") as seen:
+    with progress(None, f"reading {data}") as seen:
         dataset = load(source, spec, progress=seen)
     found = msgspec.structs.replace(dataset.found, notes=(*notes, *dataset.found.notes))
     for line in describe.data(found):
-        say(line)
+        note(line)
     return Dataset(
         dataset.name, dataset.classes, spec, dataset.train, dataset.test, dataset.skipped, found
     )
 
 
-def parse_range(text: str) -> tuple[int, int] | None:
+def parse_levels(text: str) -> tuple[int, int] | None:
     """LOW,HIGH; None for auto. Raises UserError."""
     if text == "auto":
         return None
@@ -71,5 +77,5 @@ def parse_range(text: str) -> tuple[int, int] | None:
         if low < high <= 0xFFFF:
             return low, high
     raise UserError(
-        f"--range is '{text}', expected auto or two values of 16 bits such as 29300,29520"
+        f"--levels is '{text}', expected auto or two values of 16 bits such as 29300,29520"
     )

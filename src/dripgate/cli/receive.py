@@ -8,7 +8,7 @@ import click
 
 from dripgate.cli import describe
 from dripgate.cli.broker import Troubles, security, security_options
-from dripgate.cli.common import Stop, json_option, say, show
+from dripgate.cli.common import Stop, json_option, note, show
 from dripgate.store import Store, parse_size
 from dripgate.stream.broker import name_of, parse_address
 
@@ -40,7 +40,7 @@ def command(
         Store(store, room) as opened,
         Receiver(
             opened, where, secure, name_of(opened, options["device"]),
-            on_refused=lambda topic, cause: say(f"refused {topic}: {cause}"),
+            on_refused=lambda topic, cause: note(f"refused {topic}: {cause}"),
         ) as receiver,
     ):  # fmt: skip
         receiver.link.connect(stop)
@@ -48,7 +48,7 @@ def command(
             receiver.turn(0.2)
             say_trouble(receiver.link.trouble)
             if time.monotonic() - reported >= interval:
-                say(describe.received(receiver.tally)[0])
+                note(describe.received(receiver.tally)[0])
                 reported = time.monotonic()
     value = {"address": address, "store": str(store), "received": receiver.tally}
     show(describe.received(receiver.tally), value, json_path)

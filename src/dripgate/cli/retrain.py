@@ -8,16 +8,18 @@ import click
 from dripgate.cli import describe
 from dripgate.cli.common import (
     STEPS,
+    a_file,
     json_option,
+    log,
     parent_of,
     percent,
     progress,
-    say,
     seed_option,
     show,
 )
 from dripgate.cli.models import Described, model_options
 from dripgate.cli.reading import folders_option
+from dripgate.errors import require
 
 if TYPE_CHECKING:
     from dripgate.data import Dataset, Reading
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 @click.command("retrain")
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="What the model was first trained on.")
+@click.option(
+    "--data", required=True, shell_complete=a_file, help="What the model was first trained on."
+)
 @model_options
 @folders_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New model file.")
@@ -51,10 +55,12 @@ def command(
     keep: str, seed: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train on the initial data and STORE's labelled samples; keep the new model if not worse."""
+    if gate_out:
+        require("--gate", "train", "onnx", "onnx_ir", "onnxscript")
     import msgspec
 
     from dripgate.cli.fit import parse_keep
-    from dripgate.fit.fit import fit
+    from dripgate.fitting.fit import fit
     from dripgate.training.retrain import onward, read_labels, retrain
 
     for path in filter(None, (out, gate_out)):
@@ -64,7 +70,7 @@ def command(
     classifier, dataset = _trainable(described, data, reading)
     recipe = classifier.info.recipe if from_scratch else onward(classifier.info.recipe)
     recipe = msgspec.structs.replace(recipe, seed=seed, steps=steps or recipe.steps)
-    with progress(recipe.steps, "retraining") as step:
+    with progress(recipe.steps, "retraining", "steps") as step:
         result = retrain(
             store, dataset, classifier,
             labels=given, from_scratch=from_scratch, weigh=weigh, recipe=recipe, progress=step,
@@ -91,7 +97,8 @@ def command(
     else:
         lines.append("the new model is worse: nothing was written, the old one stays")
     if result.better and gate_out:
-        gate = fit(result.classifier.exported(), dataset, keep=wanted, seed=seed, log=say)
+        better = result.classifier.exported()
+        gate = fit(better, dataset, keep=wanted, seed=seed, log=log, bar=progress)
         gate.save(gate_out)
         lines += [f"{gate_out}: written", *describe.gate(gate.info)]
     show(lines, {
@@ -110,13 +117,13 @@ def _trainable(described: Described, data: str, reading: "Reading") -> "tuple[Cl
 
     Raises ModelError or UserError.
     """
-    from dripgate.cli.reading import read
-    from dripgate.data import infer_input, open_source
-    from dripgate.fit.conventions import Layout, Pixels
+    from dripgate.cli.reading import open_data, read
+    from dripgate.data import infer_input
+    from dripgate.fitting.conventions import Layout, Pixels
     from dripgate.training.classifier import ModelInfo, default_preprocessing, load_classifier
     from dripgate.types import ImageInput
 
-    source = open_source(data, reading=reading)
+    source = open_data(data, reading)
 
     def describe(arch: str) -> "ModelInfo":
         spec = infer_input(source)

@@ -1,6 +1,5 @@
 """dripgate review: look at what was kept and label it, in the browser."""
 
-import ipaddress
 import signal
 import webbrowser
 from contextlib import suppress
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli.common import say
+from dripgate.cli.common import is_loopback, log, note
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 
@@ -40,15 +39,15 @@ def command(
         raise UserError("give a STORE, or --demo for a first look at the digits")
     if demo:
         store, gate = _demo()
-    if not _is_loopback(listen):
-        say(
+    if not is_loopback(listen):
+        note(
             f"warning: listening on {listen}, beyond this machine, without encryption: whoever sees"
             " the address or the network's traffic can look and label"
         )
 
     def ready(address: Address) -> None:
         click.echo(f"{address}")
-        say("Ctrl-C ends it; every label is in the store already")
+        note("Ctrl-C ends it; every label is in the store already")
         if opens:
             webbrowser.open(str(address))
 
@@ -59,13 +58,6 @@ def command(
         serve(desk, host=listen, port=port, ready=ready)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _demo() -> tuple[Path, Path]:
     """A store of digits whose labels nobody knows yet, made once; and its gate."""
     from dripgate.data.named import cache_root
@@ -73,6 +65,6 @@ def _demo() -> tuple[Path, Path]:
 
     folder = cache_root() / _DEMO
     if not (folder / "kept.db").exists():
-        say(f"making the demo in {folder}: about a minute, once")
-        first_look(folder, say=say)
+        log(f"making the demo in {folder}: about a minute, once")
+        first_look(folder, log=log)
     return folder / "kept.db", folder / "gate.onnx"

@@ -24,28 +24,32 @@ from dripgate.cli.common import (
     SEEDS,
     Finite,
     Stop,
+    a_file,
+    is_loopback,
     json_option,
-    say,
+    note,
+    progress,
     show,
+    shows_progress,
 )
 from dripgate.cli.seen import Watching
-from dripgate.errors import UserError
+from dripgate.data.files import iter_names
+from dripgate.errors import UserError, require
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
 from dripgate.stream.loop import BATCH, Summary, run
+from dripgate.stream.metrics import Listen, Page, parse_listen
 from dripgate.stream.reading import TIMES
 from dripgate.stream.service import Service
 from dripgate.stream.sources import How, check_source, open_source, unused_options
 from dripgate.types import Sample, Verdict
 
-_SAID_EVERY = 1000
-
 
 @click.command("run")
 @click.argument("gate", type=click.Path(path_type=Path))
-@click.argument("source")
+@click.argument("source", shell_complete=a_file)
 @click.option("--store", required=True, type=click.Path(path_type=Path), help="Store to keep in.")
 @click.option("--limit", help="Most the store may take on disk, such as 500MB; remembered.")
 @click.option("--max-age", help="Delete samples that are older, such as 90d or 12h.")
@@ -114,6 +118,10 @@ _SAID_EVERY = 1000
 @security_options
 @click.option("--metrics", type=click.Path(path_type=Path), help="File for Prometheus, NAME.prom.")
 @click.option(
+    "--metrics-listen", metavar="[ADDRESS:]PORT",
+    help="Answer Prometheus over HTTP there; a port alone is for this machine.",
+)  # fmt: skip
+@click.option(
     "--interval", type=SECONDS_ABOVE_0,
     help="Seconds between two reports; 60 if it goes on.",
 )  # fmt: skip
@@ -138,31 +146,41 @@ def command(
         raise UserError(f"--max-age {options['max_age']} would delete whatever is kept; to empty "
                         "a store: dripgate purge STORE --everything")  # fmt: skip
     check_source(source)
+    listen = options["metrics_listen"] and parse_listen(options["metrics_listen"])
     address = options["uplink"] and parse_address(options["uplink"])
+    if address:
+        require("--uplink", "mqtt", "paho")
     _say_unused(source, options, rules)
     opened, stop = Gate.load(gate, threads=0), Stop()
     lasting = options["follow"] or ":" in source
     watching = Watching(opened.info.classes, opened.info.input)
-    with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
+    with (
+        _page(listen) as page,
+        Store(store, limit) as kept,
+        _uplink(kept, address, secure, options) as uplink,
+    ):
         service = Service(
             kept,
             uplink=uplink,
             metrics=options["metrics"],
+            page=page,
             interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
             max_age=age,
             by_reading=options["times"] == "read",
-            log=say,
+            log=note,
         )
         how = _how(options, secure, uplink.link.wait if uplink else stop.wait)._replace(
-            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=say
+            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=note
         )
-        with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
+        with (
+            closing(open_source(source, opened.info.input, kept, stop, how)) as feed,
+            _turn(service, source, lasting) as turn,
+        ):
 
             def told(pairs: list[tuple[Sample, Verdict]]) -> None:
                 service.verdicts(pairs)
                 watching(pairs)
 
-            turn = service.turn if lasting else _progress(service)
             summary = run(
                 opened,
                 feed,
@@ -222,7 +240,7 @@ def _say_unused(source: str, options: dict[str, Any], rules: Rules | None) -> No
         unused.append("seed")
     if unused:
         named = ", ".join(flags[name] for name in unused)
-        say(f"  note: not used here: {named}; {source} or the other options leave no use for it")
+        note(f"  note: not used here: {named}; {source} or the other options leave no use for it")
 
 
 def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], object]) -> How:
@@ -261,15 +279,31 @@ def _uplink(
         yield uplink
 
 
-def _progress(service: Service) -> Any:
-    """The service, and now and then how many samples there were."""
-    said = 0
+@contextmanager
+def _page(listen: Listen | None) -> Iterator[Page | None]:
+    """The page of metrics that was asked for, or None."""
+    if listen is None:
+        yield None
+        return
+    with closing(Page(listen)) as page:
+        note(f"metrics: {page.address}")
+        if not is_loopback(listen.host):
+            note(f"warning: {listen.host} is beyond this machine: whoever reaches it sees them")
+        yield page
 
-    def turn(summary: Summary) -> None:
-        nonlocal said
-        service.turn(summary)
-        if summary.seen // _SAID_EVERY > said:
-            said = summary.seen // _SAID_EVERY
-            say(f"{summary.seen:,} samples")
 
-    return turn
+@contextmanager
+def _turn(service: Service, source: str, lasting: bool) -> Iterator[Callable[[Summary], None]]:
+    """The service; and a bar where there will be an end, that counts files or more than those."""
+    if lasting:
+        yield service.turn
+        return
+    path = Path(source).expanduser()
+    length = sum(1 for _ in iter_names(path)) if shows_progress() else None
+    with progress(length, f"deciding {source}") as told:
+
+        def turn(summary: Summary) -> None:
+            service.turn(summary)
+            told(summary.seen + summary.known)
+
+        yield turn

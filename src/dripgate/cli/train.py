@@ -9,6 +9,7 @@ from dripgate.cli.common import (
     LARGEST_SIDE,
     STEPS,
     Finite,
+    a_file,
     json_option,
     parent_of,
     percent,
@@ -16,7 +17,8 @@ from dripgate.cli.common import (
     seed_option,
     show,
 )
-from dripgate.cli.reading import folders_option, range_option, read
+from dripgate.cli.reading import folders_option, levels_option, read
+from dripgate.errors import require
 from dripgate.files import write_whole
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@click.argument("data")
+@click.argument("data", shell_complete=a_file)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model file to write.")
 @click.option("--arch", default="resnet8", show_default=True, help="resnet8, lenet or dscnn.")
 @click.option("--steps", default=800, show_default=True, type=STEPS, help="Training steps.")
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     "--size", type=click.IntRange(1, LARGEST_SIDE),
     help="Side of the square that images are resized to.",
 )  # fmt: skip
-@range_option
+@levels_option
 @folders_option
 @click.option(
     "--holdout", default=0.2, show_default=True, type=Finite(0, 0.9),
@@ -51,18 +53,20 @@ if TYPE_CHECKING:
 @json_option
 def command(
     data: str, out: Path, arch: str, steps: int, batch: int, lr: float, flip: bool,
-    size: int | None, values: str, reading: "Reading", holdout: float, onnx: Path | None, seed: int,
+    size: int | None, levels: str, reading: "Reading", holdout: float, onnx: Path | None, seed: int,
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Train a reference net on DATA: a folder, an archive, or a name such as mnist or digits."""
+    if onnx:
+        require("--onnx", "train", "onnx", "onnxscript")
     from dripgate.training.first import train_first
     from dripgate.training.train import Recipe
 
     for path in filter(None, (out, onnx)):
         parent_of(path)
-    dataset = read(data, size, reading=reading, values=values)
+    dataset = read(data, size, reading=reading, levels=levels)
     recipe = Recipe(steps=steps, batch=batch, lr=lr, flip=flip, seed=seed)
-    with progress(steps, "training") as step:
+    with progress(steps, "training", "steps") as step:
         trained = train_first(dataset, arch, recipe, holdout=holdout, progress=step)
     trained.classifier.save(out)
     if onnx:

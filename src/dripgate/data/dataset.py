@@ -7,7 +7,6 @@ are on one side.
 
 import hashlib
 import io
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -25,9 +24,8 @@ from dripgate.data.summary import summary
 from dripgate.data.table import Skipped, Table
 from dripgate.errors import DataError, UnreadableError
 from dripgate.media import decode, remarks, windows
+from dripgate.progress import Progress
 from dripgate.types import Array, ImageInput, InputSpec
-
-Progress = Callable[[int], None]
 
 TEST_SHARE = 0.2
 #: A source whose first files are all unreadable is given up after this many.

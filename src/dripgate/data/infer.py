@@ -113,12 +113,12 @@ def _range(used: list[tuple[int, int]]) -> tuple[tuple[int, int] | None, list[st
     low, high = min(one[0] for one in used), max(one[1] for one in used)
     said = f"16-bit pictures with values from {low:,} to {high:,}"
     if high - low >= WIDE:
-        return None, [f"{said}: the upper 8 bits are used; --range LOW,HIGH overrules that"]
+        return None, [f"{said}: the upper 8 bits are used; --levels LOW,HIGH overrules that"]
     margin = max(1, (high - low) // 10)
     low, high = max(0, low - margin), min(0xFFFF, high + margin)
     return (low, high), [
         f"{said}: {low:,} to {high:,} become 0 to 255, here and on the device; "
-        "--range LOW,HIGH overrules that"
+        "--levels LOW,HIGH overrules that"
     ]
 
 

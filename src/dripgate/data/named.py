@@ -10,7 +10,7 @@ import http.client
 import os
 import tempfile
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ import platformdirs
 
 from dripgate.data.names import ARCHIVES
 from dripgate.errors import DataError
+from dripgate.progress import Progress
 
-Progress = Callable[[int], None]
 TIMEOUT_SECONDS = 30
 CIFAR_BINARY = "cifar-10-binary.tar.gz"
 SPEECH_COMMANDS = "speech_commands_v0.02.tar.gz"

@@ -14,6 +14,7 @@ from dripgate.data.layout import Layout, Reading
 from dripgate.data.names import LabelledFile, stem
 from dripgate.data.packed import CifarBinary, Digits, Idx, idx_pairs
 from dripgate.errors import DataError
+from dripgate.progress import Progress
 
 
 class Source(Protocol):
@@ -38,7 +39,7 @@ class Source(Protocol):
 
 
 def open_source(
-    data: str | Path, *, progress: named.Progress | None = None, reading: Reading = "auto"
+    data: str | Path, *, progress: Progress | None = None, reading: Reading = "auto"
 ) -> Source:
     """DATA: a folder, an archive, or the name of a data set (the name goes before a local file).
 

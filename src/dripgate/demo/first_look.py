@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from dripgate.demo.plan import PLANS, load_labelled, split
-from dripgate.fit.fit import fit
+from dripgate.fitting.fit import fit
 from dripgate.gate import Gate
 from dripgate.store import Store
 from dripgate.stream.loop import run
@@ -16,7 +16,7 @@ from dripgate.training.first import train_first
 from dripgate.training.train import Recipe
 
 
-def first_look(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> None:
+def first_look(folder: Path, *, log: Callable[[str], None] = lambda _: None) -> None:
     """Train, fit and run over unlabelled digits; writes gate.onnx, labelled.zip and kept.db.
 
     kept.db gets its name last: where it is, all is there.
@@ -25,12 +25,12 @@ def first_look(folder: Path, *, say: Callable[[str], None] = lambda _: None) -> 
     plan = PLANS["digits"]
     labelled, stream = split("digits", plan, 0, folder)
     dataset = load_labelled("digits", labelled, plan)
-    say("training a small classifier")
+    log("training a small classifier")
     first = train_first(dataset, plan.arch, Recipe(steps=plan.steps, lr=plan.lr, seed=0))
     first.classifier.save(folder / "model.safetensors")
     gate = fit(first.classifier.exported(), dataset, seed=0)
     gate.save(folder / "gate.onnx")
-    say("running over the stream")
+    log("running over the stream")
     unnamed = folder / "unnamed.zip"
     with zipfile.ZipFile(stream) as known, zipfile.ZipFile(unnamed, "w") as out:
         for number, name in enumerate(known.namelist()):

@@ -6,9 +6,7 @@ again by hand with the commands the demo prints.
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -18,10 +16,11 @@ import numpy as np
 from dripgate.data import Dataset, Split, load
 from dripgate.demo.plan import PLANS, Plan, load_labelled, split
 from dripgate.demo.result import Noted, Streamed, report_of
-from dripgate.errors import MissingExtra, UserError
-from dripgate.fit.fit import fit, run_all
+from dripgate.errors import UserError, require
+from dripgate.fitting.fit import fit, run_all
 from dripgate.gate import Gate
 from dripgate.policy import Rules
+from dripgate.progress import Bar, Progress, no_bar
 from dripgate.report import Outcome, write
 from dripgate.store import Store
 from dripgate.stream.account import Account, account
@@ -30,10 +29,9 @@ from dripgate.stream.sources import watch
 from dripgate.training.classifier import Classifier
 from dripgate.training.first import First, train_first
 from dripgate.training.retrain import Retrained, onward, retrain
-from dripgate.training.train import Progress, Recipe
+from dripgate.training.train import Recipe
 
-Say = Callable[[str], None]
-Bar = Callable[[int, str], AbstractContextManager[Progress | None]]
+Log = Callable[[str], None]
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -63,39 +61,39 @@ class Result(msgspec.Struct, kw_only=True):
 
 def demo(
     data: str, out: Path, *, seed: int = 0, steps: int | None = None,
-    say: Say | None = None, bar: Bar | None = None, command: str = "",
+    log: Log | None = None, bar: Bar = no_bar, command: str = "",
 ) -> Result:  # fmt: skip
     """Run all phases on ``data`` and write everything into the folder ``out``.
 
-    say: is told what is being done. bar: makes the progress bar of one training run, from its
+    log: is told what is being done. bar: makes the progress bar of one training run, from its
     length and label. command: what the report says it was made by. Raises UserError where the
     data or the folder cannot be used.
     """
     _ready(out)
-    say, bar = say or (lambda _: None), bar or _no_bar
+    log = log or (lambda _: None)
     plan = PLANS.get(data, Plan())
     plan = replace(plan, steps=steps or plan.steps, onward=steps or plan.onward)
 
-    say(f"[1/6] {data}: splitting into initial, stream and test")
+    log(f"[1/6] {data}: splitting into initial, stream and test")
     labelled, stream = split(data, plan, seed, out)
     dataset = load_labelled(data, labelled, plan)
 
-    say(f"[2/6] training {plan.arch} on the initial samples, {plan.steps} steps")
+    log(f"[2/6] training {plan.arch} on the initial samples, {plan.steps} steps")
     with bar(plan.steps, "      training") as step:
         first = _train(dataset, plan, seed, out, step)
 
-    say("[3/6] fitting the gate")
-    gate, fit_seconds = _fit(first.classifier, dataset, seed, out, say)
+    log("[3/6] fitting the gate")
+    gate, fit_seconds = _fit(first.classifier, dataset, seed, out, log)
 
-    say(f"[4/6] running gate and policy over {stream.name}, without torch's help")
+    log(f"[4/6] running gate and policy over {stream.name}, without torch's help")
     streamed = _run(gate, stream, out / "kept.db", plan.rules(seed))
 
-    say(f"[5/6] training on, {plan.onward} steps, with initial + kept")
+    log(f"[5/6] training on, {plan.onward} steps, with initial + kept")
     recipe = msgspec.structs.replace(onward(first.classifier.info.recipe), steps=plan.onward)
     with bar(plan.onward, "      dripgate") as step:
         again, retrain_seconds = _retrain(dataset, first.classifier, recipe, out, step)
 
-    say("[6/6] the same number of steps with nothing, everything, random's and margin's choice")
+    log("[6/6] the same number of steps with nothing, everything, random's and margin's choice")
     accuracy = _compare(first.classifier, dataset, gate, stream, again.used, recipe, bar)
     accuracy["dripgate"] = again.new_accuracy
     seconds = {"train": first.seconds, "fit": fit_seconds, "run": streamed.summary.seconds,
@@ -111,16 +109,11 @@ ROWS = ("initial", "full", "dripgate", "random", "margin")
 
 def _ready(out: Path) -> None:
     """Before long work: what would only be missed at its end."""
-    if any(find_spec(name) is None for name in ("jinja2", "matplotlib")):
-        raise MissingExtra("the demo's report", "report")
+    require("the demo's report", "report", "jinja2", "matplotlib")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from None
-
-
-def _no_bar(length: int, label: str) -> AbstractContextManager[Progress | None]:
-    return nullcontext()
 
 
 # The phases -------------------------------------------------------------------------------------
@@ -134,10 +127,10 @@ def _train(dataset: Dataset, plan: Plan, seed: int, out: Path, progress: Progres
 
 
 def _fit(
-    classifier: Classifier, dataset: Dataset, seed: int, out: Path, say: Say
+    classifier: Classifier, dataset: Dataset, seed: int, out: Path, log: Log
 ) -> tuple[Gate, float]:
     started = time.perf_counter()
-    gate = fit(classifier.exported(), dataset, seed=seed, log=lambda text: say(f"      {text}"))
+    gate = fit(classifier.exported(), dataset, seed=seed, log=lambda text: log(f"      {text}"))
     gate.save(out / "gate.onnx")
     return Gate.load(out / "gate.onnx", threads=0), time.perf_counter() - started
 

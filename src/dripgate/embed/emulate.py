@@ -74,6 +74,15 @@ def available() -> str:
     return ", ".join(missing)
 
 
+def require_tools() -> None:
+    """Raises UserError where the compiler or the emulator is not installed."""
+    if missing := available():
+        raise UserError(
+            f"{missing}: not installed; on Debian run: apt-get install gcc-arm-none-eabi "
+            "libnewlib-arm-none-eabi qemu-system-arm"
+        )
+
+
 def emulate(folder: Path, core: str, samples: Array, *, count: bool = False) -> Emulated:
     """Run decoded samples (N, …) through the folder's C on an emulated core.
 
@@ -83,11 +92,7 @@ def emulate(folder: Path, core: str, samples: Array, *, count: bool = False) -> 
         UserError: the compiler or the emulator is not installed.
         DripgateError: the firmware failed, its self-test included.
     """
-    if missing := available():
-        raise UserError(
-            f"{missing}: not installed; on Debian run: apt-get install gcc-arm-none-eabi "
-            "libnewlib-arm-none-eabi qemu-system-arm"
-        )
+    require_tools()
     board = BOARDS[core]
     with TemporaryDirectory() as scratch:
         build = Path(scratch)

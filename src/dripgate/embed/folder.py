@@ -36,7 +36,7 @@ class Embedded(NamedTuple):
 
 
 def embed(
-    gate: Gate, out: str | Path, *, score: bool = True, say: Callable[[str], None] = lambda _: None
+    gate: Gate, out: str | Path, *, score: bool = True, log: Callable[[str], None] = lambda _: None
 ) -> Embedded:
     """Write the C folder of a gate, whole or not at all; an earlier one is replaced.
 
@@ -48,9 +48,9 @@ def embed(
     """
     out = Path(out)
     _refuse_foreign(out)
-    say("folding the graph for one sample")
+    log("folding the graph for one sample")
     lowered = lower(gate.data, WITH_SCORE if score else PLAIN)
-    say(f"generating C for {len(lowered.model.graph.node)} operators")
+    log(f"generating C for {len(lowered.model.graph.node)} operators")
     net = generate(lowered)
     part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
@@ -59,7 +59,7 @@ def embed(
             _write(part / "src" / "dripgate_spectrum.h", tables.spectrum(lowered.spectrum))
         else:
             (part / "src" / "dripgate_spectrum.c").unlink()
-        say("compiling for a Cortex-M4, to measure")
+        log("compiling for a Cortex-M4, to measure")
         made = Embedded(out, net.arena, net.bound, net.weights, figures(part))
         _write(part / "README.md", readme.text(gate, made))
         if out.exists():

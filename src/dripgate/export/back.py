@@ -18,6 +18,7 @@ import msgspec
 from dripgate.errors import DataError
 from dripgate.export.imagefolder import TABLE
 from dripgate.export.names import QUARANTINE, UNLABELLED, Folders, safe_name
+from dripgate.progress import Progress
 from dripgate.text import from_cell
 
 LARGEST_JSON, LARGEST_LINE = 1 << 30, 1 << 20
@@ -41,10 +42,11 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     twice: tuple[str, ...]
 
 
-def read_labels(path: Path, known: Sequence[str] = ()) -> Taken:
+def read_labels(path: Path, known: Sequence[str] = (), *, told: Progress = lambda _: None) -> Taken:
     """Labels from a file or folder of any format that ``export`` writes.
 
-    known: labels and classes of the store, whose folders may have other names than they have.
+    known: labels and classes of the store, whose folders may have other names than they have. told:
+    is given the number of entries so far.
     Raises DataError where it is none of them, is too large, or is damaged.
     """
     name, entries = _recognised(path, known)
@@ -52,7 +54,8 @@ def read_labels(path: Path, known: Sequence[str] = ()) -> Taken:
     count: Counter[str] = Counter()
     twice: dict[str, None] = {}
     try:
-        for id, label in entries:
+        for number, (id, label) in enumerate(entries, 1):
+            told(number)
             if id is None:
                 count["unknown"] += 1
             elif label is None or not label.strip():

@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,10 +11,9 @@ import msgspec
 
 from dripgate.errors import UserError
 from dripgate.files import sync_folder
+from dripgate.progress import Progress
 from dripgate.store import Store
 from dripgate.store.records import StoredSample
-
-Told = Callable[[int], None]
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +57,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def intact(store: Store, damaged: list[str], told: Told) -> Iterator[StoredSample]:
+def intact(store: Store, damaged: list[str], told: Progress) -> Iterator[StoredSample]:
     """The samples whose payloads are those that their ids name; the ids of others are noted."""
     for done, stored in enumerate(store, 1):
         if stored.intact:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from dripgate.export.facts import classes_of
-from dripgate.export.folder import Exported, Told, intact, new_folder
+from dripgate.export.folder import Exported, intact, new_folder
 from dripgate.export.names import QUARANTINE, UNLABELLED, Folders, ending
+from dripgate.progress import Progress
 from dripgate.store import Store
 from dripgate.store.records import StoredSample
 from dripgate.text import cell
@@ -19,7 +20,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def imagefolder(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
+def imagefolder(store: Store, out: Path, *, told: Progress = lambda _: None) -> Exported:
     """Write the samples into a new folder, and samples.csv to fill in labels.
 
     What is quarantined goes to quarantine/, what has no label to unlabelled/. told: is given the

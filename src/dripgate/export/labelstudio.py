@@ -8,8 +8,9 @@ import msgspec
 
 from dripgate.errors import UnreadableError
 from dripgate.export.facts import MEDIA, all_classes, classes_of, facts, file_name
-from dripgate.export.folder import Exported, Told, intact, new_folder
+from dripgate.export.folder import Exported, intact, new_folder
 from dripgate.media import AudioHeader, probe
+from dripgate.progress import Progress
 from dripgate.store import BROKEN, Store
 from dripgate.store.records import StoredSample
 
@@ -19,7 +20,7 @@ _TASKS = 1000
 _FROM, _TO = "label", "sample"
 
 
-def labelstudio(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
+def labelstudio(store: Store, out: Path, *, told: Progress = lambda _: None) -> Exported:
     """tasks-00000.json and on, config.xml, data/. Arguments and errors: as ``imagefolder``.
 
     Serve the payloads with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and

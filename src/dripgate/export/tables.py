@@ -13,12 +13,13 @@ from typing import IO, Any
 import msgspec
 
 from dripgate.export.facts import MEDIA, all_classes, classes_of, facts, file_name
-from dripgate.export.folder import Exported, Told, intact, new_folder
+from dripgate.export.folder import Exported, intact, new_folder
 from dripgate.export.imagefolder import COLUMNS, TABLE, row
+from dripgate.progress import Progress
 from dripgate.store import BROKEN, Store
 
 
-def csv(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
+def csv(store: Store, out: Path, *, told: Progress = lambda _: None) -> Exported:
     """samples.csv alone, without the payloads. Arguments and errors: as ``imagefolder``."""
     classes, damaged, written = classes_of(store), list[str](), 0
     with new_folder(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
@@ -30,7 +31,7 @@ def csv(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
     return Exported(samples=written, damaged=tuple(damaged))
 
 
-def hf(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
+def hf(store: Store, out: Path, *, told: Progress = lambda _: None) -> Exported:
     """train/ with the payloads and metadata.jsonl: ``load_dataset("imagefolder", data_dir=OUT)``.
 
     Arguments and errors: as ``imagefolder``.
@@ -48,7 +49,7 @@ def hf(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
     return Exported(samples=written, damaged=tuple(damaged))
 
 
-def fiftyone(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
+def fiftyone(store: Store, out: Path, *, told: Progress = lambda _: None) -> Exported:
     """data/, labels.json {classes, labels}, and predictions.json with the numbers as attributes.
 
     For ``fo.Dataset.from_dir(OUT, fo.types.FiftyOneImageClassificationDataset)``. Arguments and
@@ -73,7 +74,7 @@ def fiftyone(store: Store, out: Path, *, told: Told = lambda _: None) -> Exporte
     return Exported(samples=written, damaged=tuple(damaged))
 
 
-def edgeimpulse(store: Store, out: Path, *, told: Told = lambda _: None) -> Exported:
+def edgeimpulse(store: Store, out: Path, *, told: Progress = lambda _: None) -> Exported:
     """training/ and info.labels: ``edge-impulse-uploader --info-file OUT/info.labels``.
 
     Arguments and errors: as ``imagefolder``.

@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 
 from dripgate.export.facts import classes_of, facts
-from dripgate.export.folder import Exported, Told, intact, new_folder
+from dripgate.export.folder import Exported, intact, new_folder
 from dripgate.export.names import ending
+from dripgate.progress import Progress
 from dripgate.store import Store
 
 #: Bytes of payload, and samples, after which a new shard begins.
@@ -16,7 +17,7 @@ SHARD_BYTES, SHARD_SAMPLES = 1 << 28, 10_000
 
 
 def webdataset(
-    store: Store, out: Path, *, told: Told = lambda _: None, samples: int = SHARD_SAMPLES
+    store: Store, out: Path, *, told: Progress = lambda _: None, samples: int = SHARD_SAMPLES
 ) -> Exported:
     """shard-000000.tar and on: the payload and a .json with label, prediction and numbers.
 

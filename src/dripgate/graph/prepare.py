@@ -210,9 +210,15 @@ def mel_filters(spec: LogMel, rate: int) -> Array:
 
 
 def cosines(spec: LogMel) -> Array:
-    """The first coefficients of the DCT-II of log-mel levels, orthonormal, (coefficients, bins)."""
+    """The first coefficients of the DCT-II of log-mel levels, (coefficients, bins).
+
+    All with the factor sqrt(2 / bins), as in the HTK book; ortho makes the transform orthonormal.
+    """
     k, n = np.arange(spec.coefficients or 0)[:, None], np.arange(spec.bins)
-    return _float(np.sqrt(2 / spec.bins) * np.cos(np.pi * k * (2 * n + 1) / (2 * spec.bins)))
+    rows = np.sqrt(2 / spec.bins) * np.cos(np.pi * k * (2 * n + 1) / (2 * spec.bins))
+    if spec.ortho:
+        rows[0] /= np.sqrt(2)
+    return _float(rows)
 
 
 def _float(values: Array) -> Array:

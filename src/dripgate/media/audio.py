@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil
 from typing import Any, NamedTuple
-from wave import open as open_wave
 
 import numpy as np
 
@@ -95,12 +94,10 @@ def windows(
 
 def encode_wav(frames: Array, rate: int) -> bytes:
     """A WAV file of int16 (N,), one channel."""
+    import soundfile  # only devices that hear need libsndfile
+
     file = io.BytesIO()
-    with open_wave(file, "wb") as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(rate)
-        wav.writeframes(np.ascontiguousarray(frames, "<i2").tobytes())
+    soundfile.write(file, np.asarray(frames, np.int16), rate, "PCM_16", format="WAV")
     return file.getvalue()
 
 

@@ -66,7 +66,7 @@ def remarks(payload: bytes, spec: ImageInput) -> list[str]:
     try:
         with Image.open(io.BytesIO(payload), formats=_IMAGES) as image:
             if wide and image.mode.startswith("I"):
-                found.append("16 bits per pixel, of which the upper 8 are used (see --range)")
+                found.append("16 bits per pixel, of which the upper 8 are used (see --levels)")
             if image.getexif().get(_ORIENTATION, 1) != 1:
                 found.append("an EXIF rotation, which is not applied")
     except Exception:  # noqa: S110 - what cannot be read has no remark

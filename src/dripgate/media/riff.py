@@ -1,7 +1,8 @@
 """The sizes in the headers of recordings: those that a recorder never wrote, and files cut off.
 
 A recorder that lost power, or wrote to a pipe, leaves sizes of 0 or of all ones before whole
-samples. libsndfile believes a size of 0, and takes a file that was cut off for a shorter one.
+samples. libsndfile believes a size of 0, and takes a file that was cut off for a shorter one: that
+is all that is read here, everything else of a recording is read and written by soundfile.
 """
 
 from typing import Literal, NamedTuple

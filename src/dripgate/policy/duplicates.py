@@ -56,11 +56,11 @@ class Duplicates:
             return None
         if self._doubled.shape[1] != len(point):  # first use, or another gate
             self._empty(len(point))
-        apart = self._squared - self._doubled.dot(point)
-        row = int(apart.argmin())
+        distance = self._squared - self._doubled.dot(point)
+        row = int(distance.argmin())
         # Of a row not in use this is infinite, and of what is no number never true.
         allowed = self._half * (self._squared.item(row) + squared)
-        return row if apart.item(row) + squared <= allowed < inf else None
+        return row if distance.item(row) + squared <= allowed < inf else None
 
     def renew(self, row: int) -> None:
         """Move what was recognised to the front."""
@@ -100,7 +100,7 @@ class Duplicates:
         self._order = list(range(SIZE))  # rows, the one used longest ago first
 
 
-def apart(embeddings: Array) -> tuple[float, ...]:
+def distances(embeddings: Array) -> tuple[float, ...]:
     """Percentiles 0 … 100 of the distance from each of (N, D) to the nearest of SIZE others.
 
     As ``Duplicates`` measures it, and in a random order, as if the memory held distinct scenes
@@ -120,9 +120,9 @@ def apart(embeddings: Array) -> tuple[float, ...]:
     return tuple(float(f"{one:.4g}") for one in np.percentile(nearest**0.5, range(101)))
 
 
-def radius(apart: Sequence[float], share: float) -> float:
+def radius(distances: Sequence[float], share: float) -> float:
     """The distance below which that share of distinct samples would be taken for the same."""
-    return float(np.interp(100 * share, range(101), apart)) if apart and share else 0.0
+    return float(np.interp(100 * share, range(101), distances)) if distances and share else 0.0
 
 
 @cache

@@ -62,7 +62,7 @@ class Policy:
         self._audit = capped(rules)
         self._pause = min((one.period for one in rules.budgets), default=0.0) / SLOTS
         self._ranks = Ranks.seeded(info.calibration.score)
-        self._recent = Duplicates(radius(info.calibration.apart, rules.duplicates))
+        self._recent = Duplicates(radius(info.calibration.distances, rules.duplicates))
         old = states.read(saved) if saved else None
         if old is not None and old.gate == self.gate:
             self._state = old if old.rules == rules else states.amended(old, rules)

@@ -49,8 +49,8 @@ class Neighbours:
         for start in range(0, len(self._keys), _PART):
             part = self._values[start : start + _PART].astype(np.float32)
             lengths = np.einsum("nd,nd->n", part, part)
-            apart = lengths + length - 2 * part @ wanted
-            distance[start : start + _PART] = apart / np.maximum((lengths + length) / 2, 1e-12)
+            gaps = lengths + length - 2 * part @ wanted
+            distance[start : start + _PART] = gaps / np.maximum((lengths + length) / 2, 1e-12)
         distance[self._keys == key] = np.inf
         count = min(count, len(distance))
         near = np.argpartition(distance, count - 1)[:count] if count else np.zeros(0, np.int64)

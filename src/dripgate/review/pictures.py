@@ -4,7 +4,6 @@ Nothing is handed to the browser as it came: what cannot be decoded has no pictu
 """
 
 import io
-import wave
 from typing import Literal
 
 import numpy as np
@@ -12,7 +11,14 @@ from PIL import Image, ImageDraw
 
 from dripgate.errors import UnreadableError
 from dripgate.heatmap import EMPTY
-from dripgate.media import ArrayHeader, AudioHeader, ImageHeader, decode, probe
+from dripgate.media import (
+    ArrayHeader,
+    AudioHeader,
+    ImageHeader,
+    decode,
+    encode_wav,
+    probe,
+)
 from dripgate.report.pictures import colours, peak, smooth
 from dripgate.types import Array, ArrayInput, AudioInput, FloatArray, ImageInput
 
@@ -80,13 +86,7 @@ def sound(payload: bytes) -> bytes:
     header = probe(payload)
     if not isinstance(header, AudioHeader):
         raise UnreadableError("not audio")
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(header.rate)
-        out.writeframes(_samples(payload, header).astype("<i2").tobytes())
-    return file.getvalue()
+    return encode_wav(_samples(payload, header), header.rate)
 
 
 def _size(width: int, height: int, side: int) -> tuple[int, int]:

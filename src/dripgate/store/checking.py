@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from dripgate.progress import Progress
+
 Query = Callable[..., list[Any]]
 
 #: Rows in a step that does not read payloads.
@@ -50,8 +52,12 @@ SELECT coalesce(sum(value) FILTER (WHERE name = 'audited'), 0),
        coalesce(sum(value) FILTER (WHERE name = 'quarantined'), 0) FROM settings"""
 
 
-def problems(query: Query, samples: Iterator[Any], path: Path) -> Iterator[str]:
-    """One line for each. samples: all of the store, as its reader gives them."""
+def problems(
+    query: Query, samples: Iterator[Any], path: Path, told: Progress = lambda _: None
+) -> Iterator[str]:
+    """One line for each. samples: all of the store, as its reader gives them. told: is given the
+    number of those whose payloads were read.
+    """
     if not has_writer(path):
         found = [row for (row,) in query("PRAGMA integrity_check") if row != "ok"]
         yield from found
@@ -62,7 +68,8 @@ def problems(query: Query, samples: Iterator[Any], path: Path) -> Iterator[str]:
         if count:
             yield f"{what}: {count:,}"
     yield from _wrong_shares(query)
-    for stored in samples:
+    for number, stored in enumerate(samples, 1):
+        told(number)
         if not stored.intact:
             yield f"sample {stored.id}: its payload has another hash"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dripgate.errors import StoreError
+from dripgate.progress import Progress
 from dripgate.store import schema, space
 from dripgate.store.reading import digest
 from dripgate.store.records import clean, clean_label
@@ -64,14 +65,18 @@ class Labelling(Writer):
         """
         return len(labels) - len(self.relabel(labels, who=who).missing)
 
-    def relabel(self, labels: Mapping[str, str | None], *, who: str = "") -> Relabelled:
+    def relabel(
+        self, labels: Mapping[str, str | None], *, who: str = "", told: Progress = lambda _: None
+    ) -> Relabelled:
         """Set labels by sample id, as one change that can be taken back, and say what differed.
+
+        told: is given the number of labels so far.
 
         Raises:
             StoreError: a label is too long, or the file cannot be written.
         """
         wanted = {id: clean_label(label) for id, label in labels.items()}
-        return self._change(wanted, {}, who, undoes=None)
+        return self._change(wanted, {}, who, undoes=None, told=told)
 
     def undo(self, *, who: str | None = None, change: int | None = None) -> Relabelled | None:
         """Take back the newest change, of ``who`` where given, or the one with this number.
@@ -97,6 +102,7 @@ class Labelling(Writer):
         expected: Mapping[str, str | None],
         who: str,
         undoes: int | None,
+        told: Progress = lambda _: None,
     ) -> Relabelled:
         """Set the wanted labels; where a label is expected, only of samples that have it."""
         done = Relabelled(None, {}, [], [], [])
@@ -128,6 +134,7 @@ class Labelling(Writer):
             part = waiting[: min(_TOGETHER, self._history_room // 2)]
             first = SPARE // 2 if len(self) else 0  # with nothing to evict there is none to label
             waiting = waiting[self._write(update, part, spare=SPARE // 2, first=first) :]
+            told(len(wanted) - len(waiting))
             self._forget()  # now: the history of one large change must not push out what it labels
         if undoes is not None:
             with self._transaction():
@@ -187,6 +194,7 @@ class Labels(Labelling):
         expected: Mapping[str, str | None],
         who: str,
         undoes: int | None,
+        told: Progress = lambda _: None,
     ) -> Relabelled:
         self._know_settings()  # the writer may have another limit by now
         if self._limit is not None:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from dripgate.errors import StoreError
+from dripgate.progress import Progress
 from dripgate.store.checking import problems, steps
 from dripgate.store.records import (
     Change,
@@ -281,14 +282,14 @@ class Reader:
         }
         return self._typed(Summary, found)
 
-    def check(self) -> list[str]:
+    def check(self, *, told: Progress = lambda _: None) -> list[str]:
         """What is wrong with the file, one line each; empty is sound.
 
         Reads everything: the structure, each payload against its id, and what is remembered about
         sizes against the samples; beside a writer in steps that do not keep it waiting.
         """
         try:
-            return list(problems(self._query, iter(self), self.path))
+            return list(problems(self._query, iter(self), self.path, told))
         except StoreError as error:  # too damaged to be read to the end
             return [str(error)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dripgate.errors import StoreError
+from dripgate.progress import Progress
 from dripgate.store import schema, space
 from dripgate.store.age import MACHINE, UNSET, Clocks, Tenure
 from dripgate.store.labelling import Labelling
@@ -191,9 +192,12 @@ class Store(Labelling):
         """The number of the sample stored last; they rise."""
         return int(self._query("SELECT coalesce(max(key), 0) FROM samples")[0][0])
 
-    def purge(self, wanted: Wanted) -> int:
-        """Delete the samples that match; returns how many. Counted as ``purged``."""
-        return self._delete(wanted, "purged")
+    def purge(self, wanted: Wanted, *, told: Progress = lambda _: None) -> int:
+        """Delete the samples that match; returns how many. Counted as ``purged``.
+
+        told: is given the number so far.
+        """
+        return self._delete(wanted, "purged", told=told)
 
     def shrink(self) -> None:
         """Give free room back to the file system; what was deleted there is not overwritten."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from dripgate.errors import StoreError
+from dripgate.progress import Progress
 from dripgate.store import schema, space
 from dripgate.store.age import Tenure
 from dripgate.store.browse import Browsing
@@ -264,10 +265,11 @@ class Writer(Browsing):
             yield from (typed(row, Victim) for row in rows)
 
     def _delete(
-        self, wanted: Wanted, reason: str, now: float | None = None, ran: float | None = None
-    ) -> int:
+        self, wanted: Wanted, reason: str, now: float | None = None, ran: float | None = None,
+        told: Progress = lambda _: None,
+    ) -> int:  # fmt: skip
         """Delete what matches, whoever it is; returns how many. ran: what is not both uploaded
-        and labelled was stored before this, by the store's own clock.
+        and labelled was stored before this, by the store's own clock. told: is given how many.
         """
         oldest = None if wanted.age is None else (clock.time() if now is None else now) - wanted.age
         asked = wanted._asdict() | {"before": oldest, "stored_before": ran}
@@ -275,6 +277,7 @@ class Writer(Browsing):
         while rows := self._query(_MATCHING, asked):
             self._evict(self._typed(list[Victim], rows), reason)
             deleted += len(rows)
+            told(deleted)
         return deleted
 
     def _least(self, pool: Pool, size: float) -> list[Victim]:

@@ -146,6 +146,8 @@ class _Pipe:
         return found
 
 
+# soundfile opens a pipe only from its first byte on, and whether this one is raw PCM or a WAV shows
+# in that byte; and libsndfile would believe the sizes that arecord writes. So it is read here.
 def _begun(
     source: BinaryIO, raw: _Form, rate: int | None, channels: int | None
 ) -> tuple[_Form, _Pipe]:

@@ -2,16 +2,15 @@
 
 What could not be decoded is named when it happens. A clock that jumps is noticed, and the times
 of what was read by it are put right. A report is one line of JSON for the journal, and the same
-numbers as a file that Prometheus' node_exporter collects, written whole or not at all. Totals are
-the store's counters: they go on after a restart. Metrics that cannot be written are told once and
-stop nothing.
+numbers as a file that Prometheus' node_exporter collects, written whole or not at all, or as a page
+of our own (``metrics``). Totals are the store's counters: they go on after a restart. Metrics that
+cannot be written are told once and stop nothing.
 """
 
 import math
-import re
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import msgspec
 from dripgate.files import write_whole
 from dripgate.store import Store
 from dripgate.stream.loop import Summary
+from dripgate.stream.metrics import TOTALS, render
 from dripgate.text import one_line, plain_json
 from dripgate.types import Reason, Sample, Verdict
 
@@ -30,41 +30,18 @@ JUMP = 60.0
 #: Unreadable samples that are named in a minute; of more the number is told.
 NAMED = 20
 
-#: Counters of the store → what the metric is.
-_TOTALS = {
-    "seen": "Samples that came.",
-    "bytes_seen": "Payload bytes that came.",
-    "keep": "Samples with the verdict keep.",
-    "drop": "Samples with the verdict drop.",
-    "quarantine": "Samples with the verdict quarantine.",
-    "unreadable": "Samples that could not be decoded.",
-    "lost": "Samples thrown away before a verdict because the loop was too slow.",
-    "sent": "Samples that the receiver has confirmed.",
-    "sent_messages": "Messages published, repeats included.",
-    "bytes_sent": "Bytes of messages published, repeats included.",
-}
-_GAUGES = {
-    "store_samples": "Samples in the store.",
-    "store_bytes": "Bytes of the store on disk.",
-    "store_limit_bytes": "Most that the store may take; 0 is no limit.",
-    "pending": "Samples in the store that the receiver has not confirmed.",
-    "uplink_connected": "1 while the connection to the broker stands.",
-    "uplink_waiting": "Samples sent and not confirmed.",
-    "uplink_skipped": "Samples that the broker does not take.",
-    "memory_bytes": "Resident memory of the process.",
-    "samples_per_second": "Samples per second since the last report.",
-    "files_stayed": "Files that were to be removed or moved in this run, and stay.",
-    "report_time_seconds": "When this was written.",
-}
+#: Seconds between two looks for a page of metrics.
+LOOK = 5.0
 
 
 class Service:
     """Give ``turn`` to the loop as ``on_turn`` and ``verdicts`` as ``on_verdicts``; ``report`` once
     more at the end.
 
-    uplink: an ``Uplink``. metrics: file. interval: seconds between reports, None is none. log: is
-    given a line per report. max_age: seconds after which samples are deleted. by_reading: whether
-    a sample's time is that of its reading. clock: seconds that pass. wall: the machine's time.
+    uplink: an ``Uplink``. metrics: file. page: a ``metrics.Page``. interval: seconds
+    between reports, None is none. log: is given a line per report. max_age: seconds after which
+    samples are deleted. by_reading: whether a sample's time is that of its reading. clock: seconds
+    that pass. wall: the machine's time.
     """
 
     def __init__(
@@ -73,6 +50,7 @@ class Service:
         *,
         uplink: Any = None,
         metrics: Path | None = None,
+        page: Any = None,
         interval: float | None = None,
         max_age: float | None = None,
         by_reading: bool = True,
@@ -84,6 +62,7 @@ class Service:
         self._interval, self._max_age, self._log = interval, max_age, log
         self._clock, self._reported, self._expired = clock, clock(), -math.inf
         self._wall, self._ahead = wall, wall() - clock()
+        self._page, self._looked = page, -math.inf
         self._since = store.last_key if by_reading else None
         self._jumped = 0
         self._minute, self._named = clock(), 0
@@ -107,6 +86,9 @@ class Service:
             self._expired = now
         if self._interval is not None and now - self._reported >= self._interval:
             self.report(summary)
+        elif self._page and now - self._looked >= LOOK:
+            self._page.show(self._values(summary))
+            self._looked = now
 
     def verdicts(self, pairs: Sequence[tuple[Sample, Verdict]]) -> None:
         """Name what could not be decoded."""
@@ -154,6 +136,8 @@ class Service:
         if self._trouble:
             line["trouble"] = self._trouble
         self._log(plain_json(msgspec.json.encode(line | values).decode()))
+        if self._page:
+            self._page.show(values)
         if self._metrics:
             try:
                 write_whole(self._metrics, render(values))
@@ -167,7 +151,7 @@ class Service:
 
     def _values(self, summary: Summary) -> dict[str, float]:
         counters, passed = self._store.counters, self._clock() - self._reported
-        values: dict[str, float] = {name: counters.get(name, 0) for name in _TOTALS}
+        values: dict[str, float] = {name: counters.get(name, 0) for name in TOTALS}
         values |= {n: v for n, v in counters.items() if n.startswith(("evicted_", "refused"))}
         values |= {
             "store_samples": len(self._store),
@@ -187,29 +171,6 @@ class Service:
                 "uplink_skipped": state.skipped,
             }
         return values
-
-
-def render(values: Mapping[str, float]) -> bytes:
-    """Prometheus' text format: evictions and refusals as one metric each, with the reason."""
-    lines = []
-    for name, value in values.items():
-        if name.startswith(("evicted_", "refused")):
-            continue
-        kind = "counter" if name in _TOTALS else "gauge"
-        full = f"dripgate_{name}{'_total' if kind == 'counter' else ''}"
-        about = (_TOTALS | _GAUGES)[name]
-        lines += [f"# HELP {full} {about}", f"# TYPE {full} {kind}", f"{full} {value}"]
-    for kind, about in (("evicted", "deleted"), ("refused", "not taken")):
-        reasons = {n: v for n, v in values.items() if n.startswith(kind)}
-        if reasons:
-            full = f"dripgate_{kind}_total"
-            lines += [f"# HELP {full} Samples {about} for want of room or age, by reason."]
-            lines += [f"# TYPE {full} counter"]
-        for name, value in reasons.items():
-            reason = re.sub(r"\W", "_", name.removeprefix(kind), flags=re.ASCII).strip("_")
-            reason = reason or "limit"
-            lines.append(f'{full}{{reason="{reason}"}} {value}')
-    return ("\n".join(lines) + "\n").encode()
 
 
 def resident_bytes() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dripgate.data.files import check
-from dripgate.errors import DataError
+from dripgate.errors import DataError, require
 from dripgate.store import Store
 from dripgate.stream.broker import Security, is_address, name_of, parse_address
 from dripgate.stream.feed import ROOM, Feed, Stop
@@ -84,10 +84,15 @@ def watch(path: str | Path, *, follow: bool = False, **options: Any) -> Iterator
 
 
 def check_source(source: str) -> None:
-    """DataError or UplinkError where this can be no source, before anything is made for it."""
+    """DataError, UplinkError or MissingExtra where this can be no source, before anything is made
+    for it.
+    """
     kind, _, rest = source.partition(":")
     if is_address(source):
         parse_address(source, wildcards=True)
+        require(f"{kind}://…", "mqtt", "paho")
+    elif kind == "camera" and rest:
+        require("camera:…", "camera", "cv2")
     elif not (kind in _LIVE and rest):
         check(Path(source).expanduser())
 

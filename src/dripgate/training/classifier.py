@@ -22,10 +22,11 @@ from dripgate.errors import DataError, ModelError
 from dripgate.files import read_whole, write_whole
 from dripgate.gate_check import input_problem
 from dripgate.graph.classifier import OnnxClassifier
+from dripgate.progress import Progress
 from dripgate.training import nets
 from dripgate.training.export import exported
 from dripgate.training.preprocess import Deployed, build
-from dripgate.training.train import Progress, Recipe, logits_of, train
+from dripgate.training.train import Recipe, logits_of, train
 from dripgate.types import (
     Array,
     AudioInput,

@@ -7,8 +7,9 @@ import msgspec
 
 from dripgate.data import Dataset
 from dripgate.errors import DataError
+from dripgate.progress import Progress
 from dripgate.training.classifier import Classifier, new_classifier
-from dripgate.training.train import Progress, Recipe
+from dripgate.training.train import Recipe
 from dripgate.types import AudioInput
 
 

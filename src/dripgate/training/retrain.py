@@ -14,10 +14,11 @@ from dripgate.data import Dataset, label_of, load
 from dripgate.errors import DataError, StoreError, UnreadableError
 from dripgate.files import read_whole
 from dripgate.media import decode
+from dripgate.progress import Progress
 from dripgate.store import Store
 from dripgate.text import from_cell
 from dripgate.training.classifier import Classifier, load_classifier
-from dripgate.training.train import Progress, Recipe
+from dripgate.training.train import Recipe
 from dripgate.types import Array, Decision
 
 #: Bytes of a table of labels: a hundred for each of two million samples.

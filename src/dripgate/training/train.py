@@ -4,16 +4,15 @@ The same function trains the first model, the retrained one and every row of the
 is a number of steps, not of epochs: rows with less data are not trained less.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dripgate.progress import Progress
 from dripgate.types import Array, FloatArray
-
-Progress = Callable[[int], None]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

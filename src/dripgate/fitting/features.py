@@ -9,6 +9,8 @@ from dripgate.types import AudioInput, LogMel
 _TIMES = {"window", "hop"}
 _WHOLE = {"bins", "coefficients", "fft", "rate", "power"}
 _REAL = {"low", "high", "floor", "mean", "std"}
+#: Said by its name alone.
+_FLAGS = {"ortho"}
 _USE = (
     "write it like 'mfcc window=30ms hop=20ms bins=40 coefficients=10 low=20 high=4000' or "
     "'log-mel window=25ms hop=10ms bins=64'"
@@ -20,7 +22,8 @@ class Features:
     """A recipe in its own terms: times in seconds or in samples, frequencies in Hz.
 
     settings: window and hop as given (text); bins, coefficients, fft, power (1: magnitude, 2:
-    power), rate; low, high, floor, mean, std.
+    power), rate; low, high, floor, mean, std. ortho, without a value: of mfcc, the first
+    coefficient as librosa and scipy scale it.
     """
 
     kind: str
@@ -33,11 +36,17 @@ class Features:
         if kind not in ("log-mel", "mfcc"):
             raise UserError(f"--features begins with '{kind}', expected log-mel or mfcc; {_USE}")
         settings = dict(part.partition("=")[::2] for part in parts)
-        strange = set(settings) - _TIMES - _WHOLE - _REAL
+        strange = set(settings) - _TIMES - _WHOLE - _REAL - _FLAGS
         if strange:
-            known = ", ".join(sorted(_TIMES | _WHOLE | _REAL))
+            known = ", ".join(sorted(_TIMES | _WHOLE | _REAL | _FLAGS))
             raise UserError(f"--features: '{sorted(strange)[0]}' is none of {known}; {_USE}")
+        if "ortho" in settings and kind != "mfcc":
+            raise UserError(f"--features: ortho is of mfcc, and this is {kind}; leave it out")
         for name, value in settings.items():
+            if name in _FLAGS:
+                if value:
+                    raise UserError(f"--features: {name} stands alone, found {name}={value}")
+                continue
             pattern = r"\d+(\.\d+)?(ms|s)?" if name in _TIMES else r"-?\d+(\.\d+)?(e-?\d+)?"
             if not re.fullmatch(pattern, value):
                 raise UserError(f"--features: {name} is '{value}', expected a number; {_USE}")
@@ -72,7 +81,7 @@ class Features:
             high=float(s.get("high", rate / 2)), mean=float(s.get("mean", 0)),
             std=float(s.get("std", 1)), fft=int(float(s["fft"])) if "fft" in s else None,
             magnitude=s.get("power", "2") in ("1", "1.0"), floor=float(s.get("floor", 1e-6)),
-            coefficients=coefficients, shape=shape,
+            coefficients=coefficients, ortho="ortho" in s, shape=shape,
         )  # fmt: skip
 
 

@@ -14,9 +14,9 @@ import onnx
 from dripgate import __version__
 from dripgate.data import Dataset, Source, Split, infer_input, open_source
 from dripgate.errors import DataError
-from dripgate.fit.brought import Brought, Said, bring
-from dripgate.fit.reference import learn_quality_range
-from dripgate.fit.thresholds import Keep, Learned, Observed, learn
+from dripgate.fitting.brought import Brought, Said, bring
+from dripgate.fitting.reference import learn_quality_range
+from dripgate.fitting.thresholds import Keep, Learned, Observed, learn
 from dripgate.gate import Gate, Outputs
 from dripgate.gate_info import (
     SCHEMA,
@@ -37,7 +37,8 @@ from dripgate.graph.read import OPSET, load
 from dripgate.graph.reverse import head_nodes
 from dripgate.graph.target import Chosen, open_first
 from dripgate.heatmap import DEFAULT_SCORE, SCORES
-from dripgate.policy.duplicates import apart
+from dripgate.policy.duplicates import distances
+from dripgate.progress import Bar, Progress, no_bar
 from dripgate.types import Array, ImageInput, InputSpec, Thresholds
 
 _CHECKED, _EXACTLY = 64, 8
@@ -58,6 +59,7 @@ def fit(
     seed: int = 0,
     force: bool = False,
     log: Log | None = None,
+    bar: Bar = no_bar,
 ) -> Gate:
     """Learn thresholds for a trained classifier and build its gate.
 
@@ -70,7 +72,8 @@ def fit(
     the usual conventions on the data, another word names one of them (conventions.conventions).
     classes: the names of the outputs in order. output: which output holds the classes.
     force: build a gate of a classifier that is no better than a guess, too.
-    log: is told each step as it begins, and each choice that was made.
+    log: is told each step as it begins, and each choice that was made. bar: shows how far
+    what takes long is.
 
     Raises ModelError, DataError or UserError for what cannot be used, ParityError where the
     graph would not give the classifier's numbers.
@@ -89,8 +92,8 @@ def fit(
     _, opened, chosen = open_first(
         files, classifier.name, shape=classifier.shape, layer=layer, output=classifier.output
     )
-    brought = bring(classifier, opened, data, preprocessing, force=force, log=log)
-    return _Fitting(brought, opened, chosen, score, seed, force, log).gate(keep)
+    brought = bring(classifier, opened, data, preprocessing, force=force, log=log, bar=bar)
+    return _Fitting(brought, opened, chosen, score, seed, force, log, bar).gate(keep)
 
 
 def _kind(data: Dataset | Source | str | Path) -> InputSpec:
@@ -112,10 +115,10 @@ class _Fitting:
 
     def __init__(
         self, brought: Brought, opened: Opened, chosen: Chosen, score: str, seed: int,
-        force: bool, log: Log,
+        force: bool, log: Log, bar: Bar,
     ) -> None:  # fmt: skip
         self._brought, self._score, self._seed, self._log = brought, score, seed, log
-        self._force = force
+        self._force, self._bar = force, bar
         self._opened, self._chosen = opened, chosen  # used up by the graph
 
     def gate(self, keep: Keep) -> Gate:
@@ -130,7 +133,8 @@ class _Fitting:
         draft = Gate(
             with_info(graph.model, self._info(graph, ordinary, None, 1.0)), "draft", threads=0
         )
-        outputs = run_all(draft, brought.samples)
+        with self._bar(len(brought.samples), "scoring") as told:
+            outputs = run_all(draft, brought.samples, told=told)
         seen = Observed(
             outputs.score, outputs.logits, outputs.embedding, brought.labels, brought.ends.head
         )
@@ -185,10 +189,15 @@ class _Fitting:
         )  # fmt: skip
 
 
-def run_all(gate: Gate, samples: Split, batch: int = 256) -> Outputs:
-    """The gate's outputs for all samples, a batch at a time."""
-    starts = range(0, len(samples), batch)
-    parts = [gate(samples.batch(np.arange(i, min(i + batch, len(samples))))) for i in starts]
+def run_all(
+    gate: Gate, samples: Split, batch: int = 256, *, told: Progress = lambda _: None
+) -> Outputs:
+    """The gate's outputs for all samples, a batch at a time. told: is given how many so far."""
+    parts = []
+    for start in range(0, len(samples), batch):
+        end = min(start + batch, len(samples))
+        parts.append(gate(samples.batch(np.arange(start, end))))
+        told(end)
     return Outputs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -212,7 +221,7 @@ def _calibration(seen: Observed, quality: Array, learned: Learned) -> Calibratio
         curve=learned.curve,
         full=learned.full,
         why=learned.why,
-        apart=apart(seen.features),
+        distances=distances(seen.features),
     )
 
 

@@ -4,6 +4,7 @@ Each choice that nobody made is made here from what the file and the data say, t
 a classifier that is no better than a guess on the labelled data gets no gate.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import numpy as np
 from dripgate.data import Dataset, Source, Split, infer_input, load, open_source
 from dripgate.data.split import HOLDOUT_SALT
 from dripgate.errors import DataError, ModelError
-from dripgate.fit import names
-from dripgate.fit.conventions import (
+from dripgate.fitting import names
+from dripgate.fitting.conventions import (
     Layout,
     Pixels,
     accuracy,
@@ -26,13 +27,14 @@ from dripgate.fit.conventions import (
     run_in_batches,
     try_conventions,
 )
-from dripgate.fit.features import Features
+from dripgate.fitting.features import Features
 from dripgate.gate_info import INPUT_NAME
 from dripgate.graph.classifier import OnnxClassifier
 from dripgate.graph.head import HeadKind
 from dripgate.graph.measure import session
 from dripgate.graph.opened import Opened
 from dripgate.graph.prepare import preparation_model
+from dripgate.progress import Bar, no_bar
 from dripgate.types import (
     Array,
     ArrayInput,
@@ -131,7 +133,7 @@ Said = Preprocessing | Pixels | Features | str
 
 def bring(
     classifier: OnnxClassifier, opened: Opened, data: Dataset | Source | str | Path, said: Said,
-    *, force: bool, log: Log,
+    *, force: bool, log: Log, bar: Bar = no_bar,
 ) -> Brought:  # fmt: skip
     """Bring a classifier and its data together; see the module.
 
@@ -154,7 +156,7 @@ def bring(
     )
     samples = calibration_part(dataset, classifier.holdout)
     file, labels = opened.file, places[samples.y]
-    known = _preparation(ends, file, said, spec, samples, labels, notes)
+    known = _preparation(ends, file, said, spec, samples, labels, notes, bar)
     notes += more
     brought = Brought(classifier, file, spec, known, found, samples, labels, tuple(notes), ends)
     for note in notes:
@@ -221,7 +223,7 @@ def _scaled(seen: AudioInput, rate: int) -> int:
 
 def _preparation(
     ends: Ends, file: bytes, said: Said, spec: InputSpec, samples: Split, labels: Array,
-    notes: list[str],
+    notes: list[str], bar: Bar,
 ) -> Preprocessing:  # fmt: skip
     """The preparation: as said, else what gives the best accuracy. Raises ModelError, UserError."""
     if isinstance(said, Normalize | LogMel | Waveform | Identity):
@@ -248,7 +250,8 @@ def _preparation(
         raise ModelError("--features are for sound, and the data are images")
     if said != "auto":
         return named_convention(said, layout)
-    tried = try_conventions(file, ends.given, ends.output, samples, labels, layout)
+    with bar(None, "trying conventions") as told:
+        tried = try_conventions(file, ends.given, ends.output, samples, labels, layout, told=told)
     if len(tried) > 1:
         others = ", ".join(f"{one.name} {one.accuracy:.0%}" for one in tried[1:5])
         notes.append(
@@ -291,7 +294,7 @@ def _judge(brought: Brought, force: bool, log: Log) -> None:
     )
     if not force:
         raise ModelError(f"{text}; --force writes a gate all the same")
-    log(f"warning: {text}")
+    warnings.warn(text, stacklevel=2)
 
 
 def _looks_permuted(classes: tuple[str, ...], order: Array, predicted: Array, truth: Array) -> str:

@@ -10,10 +10,11 @@ import numpy as np
 
 from dripgate.data import Split
 from dripgate.errors import UserError
-from dripgate.fit.names import best_order
+from dripgate.fitting.names import best_order
 from dripgate.gate_info import INPUT_NAME
 from dripgate.graph.measure import run, session
 from dripgate.graph.prepare import preparation_model
+from dripgate.progress import Progress
 from dripgate.types import Array, ImageInput, Normalize
 
 #: Samples that each convention is tried on.
@@ -133,21 +134,23 @@ def named_convention(name: str, layout: Layout) -> Normalize:
 
 
 def try_conventions(
-    model: bytes, given: str, output: str, samples: Split, labels: Array, layout: Layout
-) -> list[Tried]:
+    model: bytes, given: str, output: str, samples: Split, labels: Array, layout: Layout,
+    *, told: Progress = lambda _: None,
+) -> list[Tried]:  # fmt: skip
     """Every convention with the classifier's accuracy under it, best first.
 
     model: the classifier's file; given, output: the names of its ends. labels: class index (n,)
-    of each sample.
+    of each sample. told: is given the samples run so far, each as often as there are conventions.
     """
     chosen = np.linspace(0, len(samples) - 1, min(TRIED, len(samples))).astype(int)
     pixels, truth = samples.batch(chosen), labels[chosen]
     found = session(model)
-    tried = []
+    tried = list[Tried]()
     for name, spec in conventions(layout).items():
         prepare = session(preparation_model(spec, layout.input))
         values = run_in_batches(prepare, INPUT_NAME, pixels, "values")
         results = run_in_batches(found, given, values, output)
+        told(len(pixels) * (len(tried) + 1))
         tried.append(Tried(name, spec, accuracy(results, truth), _matched(results, truth)))
     best = max(one.accuracy for one in tried)
     guess = 1.5 * max(np.bincount(truth)) / len(truth)

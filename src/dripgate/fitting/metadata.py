@@ -10,7 +10,7 @@ import msgspec
 import onnx
 
 from dripgate.errors import ModelError
-from dripgate.fit.names import read_names
+from dripgate.fitting.names import read_names
 from dripgate.graph.classifier import CARD_KEY, Card
 from dripgate.types import InputSpec, Normalize, Preprocessing
 
