@@ -1,10 +1,12 @@
 """The generated headers: sizes, names and numbers as C."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from dripgate.embed import golden as samples_of
+from dripgate.embed.head import Head
 from dripgate.embed.net import Net
 from dripgate.embed.spectrum import Spectrum, factors
 from dripgate.gate import Gate, Outputs
@@ -14,7 +16,15 @@ from dripgate.types import Array
 _TYPES = {"uint8": "uint8_t", "int16": "int16_t", "float32": "float"}
 
 
-def config(gate: Gate, net: Net, version: str) -> str:
+class Learning(NamedTuple):
+    """A head that learns, and its memory: vectors float16 (M, D) and their classes (M,)."""
+
+    head: Head
+    vectors: Array
+    classes: Array
+
+
+def config(gate: Gate, net: Net, version: str, last: Learning | None = None) -> str:
     """dripgate_config.h: what the hand-written C needs to know about this gate."""
     info = gate.info
     kind = _TYPES[info.input.dtype.name]
@@ -40,9 +50,47 @@ def config(gate: Gate, net: Net, version: str) -> str:
         f"#define DRIPGATE_HAS_SCORE {int(scored)}",
         *(f"#define DRIPGATE_{name.upper()}_AT {offset}" for name, offset in at.items()),
         "",
+        *([] if last is None else _learning(gate, last)),
+        f"#define DRIPGATE_ADAPTS {int(last is not None)}",
+        "",
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _learning(gate: Gate, last: Learning) -> list[str]:
+    rows, width = last.head.bias.size, last.head.width
+    at = f"((row) * {width} + (d))" if last.head.turned else f"((d) * {rows} + (row))"
+    return [
+        f"#define DRIPGATE_GATE_NUMBER 0x{gate.id[:8]}u",
+        f"#define DRIPGATE_ROWS {rows}",
+        f"#define DRIPGATE_FEATURES {width}",
+        f"#define DRIPGATE_HEAD {rows * width + rows} /* weights, then biases */",
+        f"#define DRIPGATE_WEIGHT_AT(row, d) {at}",
+        f"#define DRIPGATE_SOFTMAX {int(gate.info.head == 'softmax' and rows > 1)}",
+        f"#define DRIPGATE_FEATURE_SQUARE {_floats([last.head.square])}",
+        f"#define DRIPGATE_MEMORY {len(last.vectors)}",
+    ]
+
+
+def head(last: Learning) -> str:
+    """dripgate_head.c: the deployed head, which the net reads until one learns, and the memory."""
+    numbers = np.concatenate([last.head.weight, last.head.bias])
+    text = f"""\
+#include "dripgate_head.h"
+
+const float dripgate_deployed[DRIPGATE_HEAD] = {{{_floats(numbers)}}};
+const float *dripgate_head = dripgate_deployed;
+"""
+    if not len(last.vectors):
+        return text
+    halves = last.vectors.astype(np.float16).view(np.uint16)
+    rows = ",\n    ".join(f"{{{_integers(row)}}}" for row in halves)
+    return text + f"""
+const uint16_t dripgate_memory[DRIPGATE_MEMORY][DRIPGATE_FEATURES] = {{
+    {rows}}};
+const int16_t dripgate_memory_class[DRIPGATE_MEMORY] = {{{_integers(last.classes)}}};
+"""
 
 
 def golden(gate: Gate, out: Outputs, close: Array) -> str:
