@@ -1,7 +1,7 @@
 """dripgate embed: a gate becomes a folder of C for a microcontroller."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -10,12 +10,20 @@ from dripgate.cli.common import json_option, say, show
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 
+if TYPE_CHECKING:
+    from dripgate.embed.figures import Figures
+    from dripgate.embed.head import Head
+
 _CORES = ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55"]
 
 
 @click.command("embed")
 @click.argument("gate_file", metavar="GATE", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--adapt", is_flag=True,
+    help="Weights of the head in RAM, so that it learns from labels that come on the device.",
+)  # fmt: skip
 @click.option("--check", metavar="DATA", help="Run test samples of DATA on an emulated core.")
 @click.option(
     "--core", default="cortex-m4", show_default=True, type=click.Choice(_CORES),
@@ -26,14 +34,18 @@ _CORES = ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55"]
 )
 @json_option
 def command(
-    gate_file: Path, out: Path, check: str | None, core: str, samples: int, json_path: Path | None
-) -> None:
+    gate_file: Path, out: Path, adapt: bool, check: str | None, core: str, samples: int,
+    json_path: Path | None,
+) -> None:  # fmt: skip
     """Write GATE as C99: no operating system, no malloc, one static arena."""
     from dripgate.embed import embed
 
-    made = embed(Gate.load(gate_file), out, say=say)
+    made = embed(Gate.load(gate_file), out, adapt=adapt, say=say)
+    head = made.head
     result: dict[str, Any] = made._asdict() | {
         "out": str(out), "figures": made.figures and made.figures._asdict(),
+        "head": head and {"rows": head.bias.size, "width": head.width, "memory": len(head.vectors),
+                          "bytes": head.nbytes},
     }  # fmt: skip
     lines = [
         f"{out}: {made.weights / 1e3:,.1f} kB of constants, {made.arena / 1e3:,.1f} kB of arena "
@@ -48,12 +60,27 @@ def command(
             f"{found.stack:,} bytes of stack; a policy adds {found.policy_flash / 1e3:,.1f} kB "
             f"flash and {found.policy_ram / 1e3:,.1f} kB RAM"
         )
+    if head is not None:
+        lines += _learning(head, made.figures)
     if check:
         result["check"], line = _check(gate_file, out, check, core, samples)
         lines.append(line)
     show(lines, result, json_path)
     if check and result["check"]["wrong"]:
         raise UserError(f"{out}: does not decide as {gate_file} does on a {core}; see above")
+
+
+def _learning(head: "Head", found: "Figures | None") -> list[str]:
+    forgets = "no memory of the initial data, so it may forget what no label names; fit the gate " \
+        "with --memory"  # fmt: skip
+    memory = f"{len(head.vectors)} vectors of the initial data" if len(head.vectors) else forgets
+    lines = [f"the head learns: {head.bias.size} rows of {head.width} features; {memory}"]
+    if found is not None:
+        lines.append(
+            f"learning adds {found.learner_flash / 1e3:,.1f} kB flash and "
+            f"{found.learner_ram / 1e3:,.1f} kB RAM, with a ring of 128 samples in RAM"
+        )
+    return lines
 
 
 def _check(

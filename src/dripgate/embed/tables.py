@@ -1,7 +1,6 @@
 """The generated headers: sizes, names and numbers as C."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,15 +15,7 @@ from dripgate.types import Array
 _TYPES = {"uint8": "uint8_t", "int16": "int16_t", "float32": "float"}
 
 
-class Learning(NamedTuple):
-    """A head that learns, and its memory: vectors float16 (M, D) and their classes (M,)."""
-
-    head: Head
-    vectors: Array
-    classes: Array
-
-
-def config(gate: Gate, net: Net, version: str, last: Learning | None = None) -> str:
+def config(gate: Gate, net: Net, version: str, head: Head | None = None) -> str:
     """dripgate_config.h: what the hand-written C needs to know about this gate."""
     info = gate.info
     kind = _TYPES[info.input.dtype.name]
@@ -50,17 +41,17 @@ def config(gate: Gate, net: Net, version: str, last: Learning | None = None) -> 
         f"#define DRIPGATE_HAS_SCORE {int(scored)}",
         *(f"#define DRIPGATE_{name.upper()}_AT {offset}" for name, offset in at.items()),
         "",
-        *([] if last is None else _learning(gate, last)),
-        f"#define DRIPGATE_ADAPTS {int(last is not None)}",
+        *([] if head is None else _learning(gate, head)),
+        f"#define DRIPGATE_ADAPTS {int(head is not None)}",
         "",
         "#endif",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _learning(gate: Gate, last: Learning) -> list[str]:
-    rows, width = last.head.bias.size, last.head.width
-    at = f"((row) * {width} + (d))" if last.head.turned else f"((d) * {rows} + (row))"
+def _learning(gate: Gate, head: Head) -> list[str]:
+    rows, width = head.bias.size, head.width
+    at = f"((row) * {width} + (d))" if head.turned else f"((d) * {rows} + (row))"
     return [
         f"#define DRIPGATE_GATE_NUMBER 0x{gate.id[:8]}u",
         f"#define DRIPGATE_ROWS {rows}",
@@ -68,29 +59,32 @@ def _learning(gate: Gate, last: Learning) -> list[str]:
         f"#define DRIPGATE_HEAD {rows * width + rows} /* weights, then biases */",
         f"#define DRIPGATE_WEIGHT_AT(row, d) {at}",
         f"#define DRIPGATE_SOFTMAX {int(gate.info.head == 'softmax' and rows > 1)}",
-        f"#define DRIPGATE_FEATURE_SQUARE {_floats([last.head.square])}",
-        f"#define DRIPGATE_MEMORY {len(last.vectors)}",
+        f"#define DRIPGATE_FEATURE_SQUARE {_floats([head.square])}",
+        f"#define DRIPGATE_MEMORY {len(head.vectors)}",
     ]
 
 
-def head(last: Learning) -> str:
+def deployed(head: Head) -> str:
     """dripgate_head.c: the deployed head, which the net reads until one learns, and the memory."""
-    numbers = np.concatenate([last.head.weight, last.head.bias])
+    numbers = np.concatenate([head.weight, head.bias])
     text = f"""\
 #include "dripgate_head.h"
 
 const float dripgate_deployed[DRIPGATE_HEAD] = {{{_floats(numbers)}}};
 const float *dripgate_head = dripgate_deployed;
 """
-    if not len(last.vectors):
+    if not len(head.vectors):
         return text
-    halves = last.vectors.astype(np.float16).view(np.uint16)
+    halves = head.vectors.view(np.uint16)
     rows = ",\n    ".join(f"{{{_integers(row)}}}" for row in halves)
-    return text + f"""
+    return (
+        text
+        + f"""
 const uint16_t dripgate_memory[DRIPGATE_MEMORY][DRIPGATE_FEATURES] = {{
     {rows}}};
-const int16_t dripgate_memory_class[DRIPGATE_MEMORY] = {{{_integers(last.classes)}}};
+const int16_t dripgate_memory_class[DRIPGATE_MEMORY] = {{{_integers(head.classes)}}};
 """
+    )
 
 
 def golden(gate: Gate, out: Outputs, close: Array) -> str:

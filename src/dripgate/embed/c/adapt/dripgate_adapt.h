@@ -39,7 +39,7 @@ extern "C" {
 #endif
 /* Length of a step, and how strongly it is held back to the deployed head. */
 #ifndef DRIPGATE_LEARN_RATE
-#define DRIPGATE_LEARN_RATE 0.3f
+#define DRIPGATE_LEARN_RATE 0.1f
 #endif
 #ifndef DRIPGATE_LEARN_PULL
 #define DRIPGATE_LEARN_PULL 0.001f
