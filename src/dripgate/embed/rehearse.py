@@ -1,5 +1,6 @@
 """The whole loop on an emulated Cortex-M: samples are decided and kept, labels come late, the head
-learns. And the same loop in NumPy, event by event, to hold the C against."""
+learns. ``mirror`` does the same in NumPy.
+"""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -26,10 +27,11 @@ class Kind(IntEnum):
     SHOW = 4  # the learned numbers
     UNLEARN = 5
     RESUME = 6
+    KEEP = 7  # REMEMBER unless the verdict was drop: 1 then
 
 
 class Event(NamedTuple):
-    """sample: of DECIDE. id: of REMEMBER and LABEL. label, propensity: of one of them."""
+    """sample: of DECIDE. id: of REMEMBER, KEEP and LABEL. label, propensity: of one of them."""
 
     kind: Kind
     sample: Array | None = None
@@ -41,7 +43,9 @@ class Event(NamedTuple):
 class Rehearsed(NamedTuple):
     """Per event, (N,) or (N, classes): of the last sample decided, and what the call returned.
 
-    heads (shown, numbers): weights in the graph's order, then biases. instructions: per event, NaN
+    judged (N, 3): labels so far of what was not learned from, and how many of them the learned and
+    the deployed head had right. heads (shown, numbers): weights in the graph's order, then biases.
+    instructions: per event, NaN
     where not counted. stack: bytes, per event.
     """
 
@@ -50,14 +54,13 @@ class Rehearsed(NamedTuple):
     predicted: Array
     decision: Array
     status: Array
+    judged: Array
     heads: FloatArray
-    instructions: FloatArray
+    instructions: Array
     stack: Array
 
 
-def rehearse(
-    folder: Path, core: str, events: Sequence[Event], *, count: bool = False
-) -> Rehearsed:
+def rehearse(folder: Path, core: str, events: Sequence[Event], *, count: bool = False) -> Rehearsed:
     """Let the folder's C, embedded with ``adapt``, go through the events on an emulated core.
 
     Features wait in flash, in pages of PAGE slots; the ring has RING slots.
@@ -70,17 +73,18 @@ def rehearse(
     outputs = ["results.bin", "heads.bin"]
     results, heads = execute(folder, core, "learner", inputs, outputs, count=count)
     size, rest = divmod(len(results), len(events))
-    classes = (size - 7 * 4) // 4
+    classes = (size - 10 * 4) // 4
     if rest:
         raise DripgateError(f"{folder}: the firmware stopped early, after {len(results)} bytes")
     kinds = [("logits", "<f4", classes), ("score", "<f4"), ("predicted", "<i4"),
-             ("decision", "<i4"), ("status", "<i4"), ("ticks", "<u8"), ("stack", "<u4")]  # fmt: skip
+             ("decision", "<i4"), ("status", "<i4"), ("judged", "<u4", 3), ("ticks", "<u8"),
+             ("stack", "<u4")]  # fmt: skip
     rows = np.frombuffer(results, np.dtype(kinds))
     shown = sum(event.kind == Kind.SHOW for event in events)
     nanoseconds = rows["ticks"] * (1e9 / BOARDS[core].hertz)
     return Rehearsed(
         rows["logits"], rows["score"], rows["predicted"], rows["decision"], rows["status"],
-        np.frombuffer(heads, "<f4").reshape(shown, -1),
+        rows["judged"],        np.frombuffer(heads, "<f4").reshape(shown, -1),
         nanoseconds if count else np.full(len(rows), np.nan), rows["stack"],
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ static dripgate_learner *learner;
 static dripgate_storage kept;
 static dripgate_features packed;
 static float features[DRIPGATE_FEATURES];
-static float errors[DRIPGATE_ROWS];
+static float rows[DRIPGATE_ROWS];
 
 /* 16-bit floats ------------------------------------------------------------------------------- */
 
@@ -112,7 +112,7 @@ int dripgate_adapt_resume(dripgate_learner *state, const dripgate_storage *stora
     for (int slot = 0; whole && slot < DRIPGATE_RING; ++slot) {
         whole = state->label[slot] >= EMPTY && state->label[slot] < DRIPGATE_CLASSES
             && (state->label[slot] == EMPTY
-                || (state->weight[slot] > 0 && state->weight[slot] <= MOST_WEIGHT));
+                || (state->weight[slot] >= 1 && state->weight[slot] <= MOST_WEIGHT));
     }
     learner = whole ? state : NULL;
     dripgate_head = whole ? state->head : dripgate_deployed;
@@ -144,31 +144,39 @@ int dripgate_remember(uint32_t id, double propensity)
         return -1;
     }
     learner->id[slot] = id;
-    learner->weight[slot] = !(propensity > 0) ? 1.0f
+    learner->weight[slot] = !(propensity > 0 && propensity < 1) ? 1.0f
         : propensity * MOST_WEIGHT <= 1 ? MOST_WEIGHT : (float)(1 / propensity);
     learner->label[slot] = UNLABELLED;
     return 0;
 }
 
-int dripgate_label(uint32_t id, int label)
+/* The slot of the latest of that id, or DRIPGATE_RING where there is none (any more). */
+static uint32_t slot_of(uint32_t id)
 {
-    if (learner == NULL || label < 0 || label >= DRIPGATE_CLASSES) {
-        return -1;
-    }
-    for (int back = 1; back <= DRIPGATE_RING; ++back) { /* the latest of that id */
-        const uint32_t slot = (learner->next + DRIPGATE_RING - (uint32_t)back) % DRIPGATE_RING;
+    for (uint32_t back = 1; back <= DRIPGATE_RING; ++back) {
+        const uint32_t slot = (learner->next + DRIPGATE_RING - back) % DRIPGATE_RING;
         if (learner->label[slot] != EMPTY && learner->id[slot] == id) {
-            learner->label[slot] = (int16_t)label;
-            return 0;
+            return slot;
         }
     }
-    return -1;
+    return DRIPGATE_RING;
 }
 
-/* Learning ------------------------------------------------------------------------------------ */
+/* Whether the features of a slot could be read; if not, it is forgotten. */
+static int fetched(uint32_t slot)
+{
+    if (kept.read(kept.context, slot, &packed) != 0) {
+        learner->label[slot] = EMPTY;
+        return 0;
+    }
+    unpack(packed);
+    return 1;
+}
 
-/* Probability minus target of each row, from the features. */
-static void judge(const float *head, int label)
+/* The head ------------------------------------------------------------------------------------ */
+
+/* A number for each row, from the features. */
+static void infer(const float *head)
 {
     const float *bias = head + DRIPGATE_ROWS * DRIPGATE_FEATURES;
     for (int row = 0; row < DRIPGATE_ROWS; ++row) {
@@ -176,29 +184,68 @@ static void judge(const float *head, int label)
         for (int d = 0; d < DRIPGATE_FEATURES; ++d) {
             logit += head[DRIPGATE_WEIGHT_AT(row, d)] * features[d];
         }
-        errors[row] = logit;
+        rows[row] = logit;
     }
-#if DRIPGATE_SOFTMAX
-    float most = errors[0], sum = 0;
+}
+
+static int right(const float *head, int label)
+{
+    infer(head);
+#if DRIPGATE_ROWS == 1
+    return label == (rows[0] > 0);
+#else
+    int best = 0;
     for (int row = 1; row < DRIPGATE_ROWS; ++row) {
-        most = errors[row] > most ? errors[row] : most;
+        best = rows[row] > rows[best] ? row : best;
+    }
+    return label == best;
+#endif
+}
+
+int dripgate_label(uint32_t id, int label)
+{
+    if (learner == NULL || label < 0 || label >= DRIPGATE_CLASSES) {
+        return -1;
+    }
+    const uint32_t slot = slot_of(id);
+    if (slot == DRIPGATE_RING || !fetched(slot)) {
+        return -1;
+    }
+    if (learner->label[slot] == UNLABELLED) { /* neither head has learned from it */
+        learner->judged += 1;
+        learner->right += (uint32_t)right(learner->head, label);
+        learner->deployed_right += (uint32_t)right(dripgate_deployed, label);
+    }
+    learner->label[slot] = (int16_t)label;
+    return 0;
+}
+
+/* Learning ------------------------------------------------------------------------------------ */
+
+/* What infer gave becomes probability minus target. */
+static void to_errors(int label)
+{
+#if DRIPGATE_SOFTMAX
+    float most = rows[0], sum = 0;
+    for (int row = 1; row < DRIPGATE_ROWS; ++row) {
+        most = rows[row] > most ? rows[row] : most;
     }
     for (int row = 0; row < DRIPGATE_ROWS; ++row) {
-        errors[row] = expf(errors[row] - most);
-        sum += errors[row];
+        rows[row] = expf(rows[row] - most);
+        sum += rows[row];
     }
     for (int row = 0; row < DRIPGATE_ROWS; ++row) {
-        errors[row] /= sum;
+        rows[row] /= sum;
     }
 #else
     for (int row = 0; row < DRIPGATE_ROWS; ++row) {
-        errors[row] = 1 / (1 + expf(-errors[row]));
+        rows[row] = 1 / (1 + expf(-rows[row]));
     }
 #endif
 #if DRIPGATE_ROWS == 1
-    errors[0] -= label == 1 ? 1.0f : 0.0f;
+    rows[0] -= label == 1 ? 1.0f : 0.0f;
 #else
-    errors[label] -= 1;
+    rows[label] -= 1;
 #endif
 }
 
@@ -211,15 +258,16 @@ static void step(float *head, int label, float weight, float pull)
     }
     const float inverse = 1 / DRIPGATE_FEATURE_SQUARE;
     const float length = DRIPGATE_LEARN_RATE * weight / (1 + inverse * size);
-    judge(head, label);
+    infer(head);
+    to_errors(label);
     for (int row = 0; row < DRIPGATE_ROWS; ++row) {
-        const float by = length * inverse * errors[row];
+        const float by = length * inverse * rows[row];
         for (int d = 0; d < DRIPGATE_FEATURES; ++d) {
             const int at = DRIPGATE_WEIGHT_AT(row, d);
             head[at] -= by * features[d] + pull * (head[at] - dripgate_deployed[at]);
         }
         const int at = DRIPGATE_ROWS * DRIPGATE_FEATURES + row;
-        head[at] -= length * errors[row] + pull * (head[at] - dripgate_deployed[at]);
+        head[at] -= length * rows[row] + pull * (head[at] - dripgate_deployed[at]);
     }
 }
 
@@ -261,11 +309,9 @@ int dripgate_learn(void)
             break;
         }
         learner->cursor = (slot + 1) % DRIPGATE_RING;
-        if (kept.read(kept.context, slot, &packed) != 0) {
-            learner->label[slot] = EMPTY;
+        if (!fetched(slot)) {
             continue;
         }
-        unpack(packed);
         step(learner->head, learner->label[slot], learner->weight[slot] / mean,
              DRIPGATE_LEARN_PULL);
         learned += 1;
@@ -282,5 +328,6 @@ void dripgate_unlearn(void)
 {
     if (learner != NULL) {
         memcpy(learner->head, dripgate_deployed, sizeof learner->head);
+        learner->judged = learner->right = learner->deployed_right = 0;
     }
 }

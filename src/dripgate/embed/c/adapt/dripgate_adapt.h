@@ -64,6 +64,9 @@ typedef struct {
 typedef struct {
     uint32_t gate;                  /* which gate it belongs to */
     uint32_t next, cursor, replay;  /* slots: written next, learned from next; memory: next */
+    /* Labels that came for samples nothing was learned from yet; how many of them the head had
+     * right as it was then, and how many the deployed one has. */
+    uint32_t judged, right, deployed_right;
     float head[DRIPGATE_HEAD];      /* weights, then biases, as the net reads them */
     uint32_t id[DRIPGATE_RING];
     float weight[DRIPGATE_RING];
@@ -96,7 +99,8 @@ int dripgate_label(uint32_t id, int label);
  * is none, fewer than DRIPGATE_LEARN_STEPS where some could not be read; those are forgotten. */
 int dripgate_learn(void);
 
-/* Back to the deployed head; the ring stays. */
+/* Back to the deployed head; the ring stays, and judging begins anew. For example where
+ * learner.right is below learner.deployed_right after a hundred labels. */
 void dripgate_unlearn(void);
 
 #ifdef __cplusplus

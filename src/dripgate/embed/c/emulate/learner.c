@@ -5,7 +5,7 @@
  * each. heads.bin: the learned numbers, for each event that shows them. */
 #include "machine.h"
 
-enum { DECIDE, REMEMBER, LABEL, LEARN, SHOW, UNLEARN, RESUME };
+enum { DECIDE, REMEMBER, LABEL, LEARN, SHOW, UNLEARN, RESUME, KEEP };
 
 typedef struct {
     uint32_t kind, id;
@@ -17,6 +17,7 @@ typedef struct {
     float logits[DRIPGATE_CLASSES];
     float score;
     int32_t predicted, decision, status;
+    uint32_t judged, right, deployed_right;
     uint32_t ticks_low, ticks_high, stack;
 } result;
 
@@ -60,6 +61,9 @@ static void act(void)
     switch (now.kind) {
     case DECIDE: dripgate_decide(sample, &verdict); break;
     case REMEMBER: status = dripgate_remember(now.id, now.propensity); break;
+    case KEEP:
+        status = verdict.decision == DRIPGATE_DROP ? 1 : dripgate_remember(now.id, verdict.propensity);
+        break;
     case LABEL: status = dripgate_label(now.id, now.label); break;
     case LEARN: status = dripgate_learn(); break;
     case UNLEARN: dripgate_unlearn(); break;
@@ -94,6 +98,9 @@ int main(void)
         out.predicted = verdict.predicted;
         out.decision = verdict.decision;
         out.status = status;
+        out.judged = learner.judged;
+        out.right = learner.right;
+        out.deployed_right = learner.deployed_right;
         out.ticks_low = (uint32_t)took;
         out.ticks_high = (uint32_t)(took >> 32);
         if (transfer(SYS_WRITE, to, &out, sizeof out) != 0
