@@ -34,15 +34,16 @@ def mirror(
     events: Sequence[Event],
     *,
     kept: Array | None = None,
+    slots: int = RING,
     page: int = PAGE,
 ) -> Mirrored:
     """Go through the events.
 
     kind: the gate's ``head``, "softmax" or "sigmoid". features (decisions, D): what the last layer
-    takes of each sample that is decided, in their order. kept (N,), by event: which
-    KEEP events met a verdict that is not drop. page: slots that are erased together.
+    takes of each sample that is decided, in their order. kept (N,), by event: which KEEP events met
+    a verdict that is not drop. slots: of the ring; page: those that are erased together.
     """
-    device, coming = _Device(head, kind, page), iter(features.astype(np.float32))
+    device, coming = _Device(head, kind, slots, page), iter(features.astype(np.float32))
     heads, rows = [], []
     for i, event in enumerate(events):
         if event.kind == Kind.KEEP:
@@ -56,16 +57,16 @@ def mirror(
 
 
 class _Device:
-    def __init__(self, head: Head, kind: str, page: int) -> None:
-        self.page = page
+    def __init__(self, head: Head, kind: str, slots: int, page: int) -> None:
+        self.slots, self.page = slots, page
         rows = head.bias.size
         weight = head.weight.reshape(rows, -1) if head.turned else head.weight.reshape(-1, rows).T
         self.turned = head.turned
         self.learner = Learner.of(weight, head.bias, kind, head.square)
         self.memory = (head.vectors.astype(np.float32), head.classes)
-        self.classes, self.weights = [UNLABELLED] * RING, [1.0] * RING
-        self.ring = Ring(np.zeros((RING, head.width), np.float32), self.classes, self.weights)
-        self.ids: list[int | None] = [None] * RING
+        self.classes, self.weights = [UNLABELLED] * slots, [1.0] * slots
+        self.ring = Ring(np.zeros((slots, head.width), np.float32), self.classes, self.weights)
+        self.ids: list[int | None] = [None] * slots
         self.slot = 0
         self.last = np.zeros(head.width, np.float32)
         self.z = np.zeros(rows, np.float32)
@@ -105,10 +106,10 @@ class _Device:
         self.ids[slot], self.classes[slot] = event.id, UNLABELLED
         self.ring.features[slot] = np.clip(self.last, -_LARGEST, _LARGEST).astype(np.float16)
         self.weights[slot] = 1 / event.propensity
-        self.slot = (slot + 1) % RING
+        self.slot = (slot + 1) % self.slots
 
     def _label(self, event: Event) -> int:
-        order = [(self.slot - back) % RING for back in range(1, RING + 1)]
+        order = [(self.slot - back) % self.slots for back in range(1, self.slots + 1)]
         slot = next((slot for slot in order if self.ids[slot] == event.id), None)
         if slot is None:
             return -1

@@ -41,7 +41,7 @@ def config(gate: Gate, net: Net, version: str, head: Head | None = None) -> str:
         f"#define DRIPGATE_HAS_SCORE {int(scored)}",
         *(f"#define DRIPGATE_{name.upper()}_AT {offset}" for name, offset in at.items()),
         "",
-        *([] if head is None else _learning(gate, head)),
+        *([] if head is None else learning(gate.id, gate.info.head, head)),
         f"#define DRIPGATE_ADAPTS {int(head is not None)}",
         "",
         "#endif",
@@ -49,16 +49,17 @@ def config(gate: Gate, net: Net, version: str, head: Head | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _learning(gate: Gate, head: Head) -> list[str]:
+def learning(gate: str, kind: str, head: Head) -> list[str]:
+    """What the C of a head that learns needs to know; kind: "softmax" or "sigmoid"."""
     rows, width = head.bias.size, head.width
     at = f"((row) * {width} + (d))" if head.turned else f"((d) * {rows} + (row))"
     return [
-        f"#define DRIPGATE_GATE_NUMBER 0x{gate.id[:8]}u",
+        f"#define DRIPGATE_GATE_NUMBER 0x{gate[:8]}u",
         f"#define DRIPGATE_ROWS {rows}",
         f"#define DRIPGATE_FEATURES {width}",
         f"#define DRIPGATE_HEAD {rows * width + rows} /* weights, then biases */",
         f"#define DRIPGATE_WEIGHT_AT(row, d) {at}",
-        f"#define DRIPGATE_SOFTMAX {int(gate.info.head == 'softmax' and rows > 1)}",
+        f"#define DRIPGATE_SOFTMAX {int(kind == 'softmax' and rows > 1)}",
         f"#define DRIPGATE_FEATURE_SQUARE {_floats([head.square])}",
         f"#define DRIPGATE_MEMORY {len(head.vectors)}",
     ]
