@@ -110,11 +110,12 @@ def run(
         for samples in _batches(feed, caution, latency):
             if samples:
                 seen = caution.look(samples)
-                verdicts, found = gate.observe_batch(seen)
+                verdicts, found, features = gate.observe_batch(seen)
                 if policy:
                     verdicts = policy(seen, verdicts, found)
                 pairs = list(zip(samples, verdicts, strict=True))
-                known = zip((one.id for one in samples), found, strict=True) if embeddings else ()
+                ids = (one.id for one in samples)
+                known = zip(ids, features, strict=True) if embeddings else ()
                 _store(store, pairs, dict(known), policy, feed, caution, summary)
                 feed.done(samples)
                 for sample, verdict in pairs:
