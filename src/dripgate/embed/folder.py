@@ -13,7 +13,7 @@ import numpy as np
 from dripgate import __version__
 from dripgate.embed import golden, readme, tables
 from dripgate.embed.figures import Figures, figures
-from dripgate.embed.head import Head
+from dripgate.embed.head import Head, read_head
 from dripgate.embed.lower import PLAIN, WITH_SCORE, lower
 from dripgate.embed.net import Net, generate
 from dripgate.errors import UserError
@@ -56,7 +56,7 @@ def embed(
     _refuse_foreign(out)
     say("folding the graph for one sample")
     outputs = WITH_SCORE if score else PLAIN
-    lowered = lower(gate.data, outputs, adapt=gate.info if adapt else None)
+    lowered = lower(gate.data, outputs, head=read_head(gate) if adapt else None)
     say(f"generating C for {len(lowered.model.graph.node)} operators")
     net = generate(lowered)
     part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")

@@ -3,20 +3,15 @@
 Forward and backward pass read the same initializer in a gate, so they read the same input here.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from dripgate.errors import GateError
-from dripgate.gate_info import (
-    HEAD_BIAS,
-    HEAD_WEIGHT,
-    MEMORY_CLASSES,
-    MEMORY_FEATURES,
-    GateInfo,
-)
+from dripgate.gate import Gate
+from dripgate.gate_info import HEAD_BIAS, HEAD_WEIGHT, LastLayer
+from dripgate.gate_tensors import read_linear, read_memory
 from dripgate.types import Array, FloatArray
 
 
@@ -48,29 +43,23 @@ class Head(NamedTuple):
         return head + self.vectors.nbytes + 2 * len(self.classes)
 
 
-def open_head(graph: onnx.GraphProto, info: GateInfo) -> Head:
-    """Make weight and bias of the last layer inputs of the graph, behind the sample.
-
-    Raises GateError where the gate has no last layer that could learn.
-    """
-    last = info.last
-    if last is None:
-        raise GateError(
-            "this gate's head cannot learn: it does not end in one linear layer whose weights the "
-            "score reads; embed it without --adapt"
-        )
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    weight, bias = (_opened(graph, name) for name in (HEAD_WEIGHT, HEAD_BIAS))
+def read_head(gate: Gate) -> Head:
+    """What of the gate can learn. Raises GateError where nothing can."""
+    linear = read_linear(gate.data, gate.info, gate.name)
+    memory = read_memory(gate.data, gate.info, gate.name)
+    last = cast(LastLayer, gate.info.last)  # else there was no linear layer to read
+    weight = linear.weight if last.turned else linear.weight.T
     vectors, classes = np.zeros((0, last.width), np.float16), np.zeros(0, np.int32)
-    if info.memory is not None:
-        vectors, classes = found[MEMORY_FEATURES].astype(np.float16), found[MEMORY_CLASSES]
+    if memory is not None:
+        vectors, classes = memory.features, memory.classes
     return Head(
-        weight.ravel(), bias.ravel(), last.turned, last.features, last.scale2, vectors, classes
+        weight.ravel(), linear.bias, last.turned, last.features, last.scale2, vectors, classes
     )
 
 
-def _opened(graph: onnx.GraphProto, name: str) -> Array:
-    tensor = next(tensor for tensor in graph.initializer if tensor.name == name)
-    graph.initializer.remove(tensor)
-    graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
-    return np.asarray(numpy_helper.to_array(tensor), np.float32)
+def open_head(graph: onnx.GraphProto) -> None:
+    """Make weight and bias of the last layer inputs of the graph, behind the sample."""
+    for name in (HEAD_WEIGHT, HEAD_BIAS):
+        tensor = next(tensor for tensor in graph.initializer if tensor.name == name)
+        graph.initializer.remove(tensor)
+        graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))

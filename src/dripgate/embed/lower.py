@@ -26,7 +26,6 @@ from dripgate.embed.graphs import (
 from dripgate.embed.head import Head, open_head
 from dripgate.embed.spectrum import Spectrum, take_spectrum
 from dripgate.errors import GateError
-from dripgate.gate_info import GateInfo
 from dripgate.types import Array
 
 #: What a verdict is made of; the graph's other outputs are left out, and what only they need.
@@ -47,17 +46,18 @@ class Lowered(NamedTuple):
 
 
 def lower(
-    gate: bytes, outputs: tuple[str, ...] = WITH_SCORE, *, adapt: GateInfo | None = None
+    gate: bytes, outputs: tuple[str, ...] = WITH_SCORE, *, head: Head | None = None
 ) -> Lowered:
     """The gate's graph for one sample, every shape known, with ``outputs`` only.
 
-    adapt: what the gate says of itself, where the head's weights shall become inputs, and what
-    they multiply one more output.
+    head: of this gate, where its weights shall become inputs, and what they multiply one more
+    output.
 
-    Raises GateError where a shape depends on the sample's values, or the head cannot learn.
+    Raises GateError where a shape depends on the sample's values.
     """
     model = onnx.load_model_from_string(gate)
-    head = None if adapt is None else open_head(model.graph, adapt)
+    if head is not None:
+        open_head(model.graph)
     _keep_outputs(model.graph, outputs if head is None else (*outputs, head.features))
     _fix_batch(model.graph)
     model = _folded(model)
