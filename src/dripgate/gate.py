@@ -63,11 +63,6 @@ class Gate:
         """12 hex digits that change with the file: which gate decided is noted in the store."""
         return hashlib.sha256(self.data).hexdigest()[:12]
 
-    @property
-    def root(self) -> str:
-        """The id of the gate whose trunk this one has: embeddings of both are the same."""
-        return self.info.provenance.root or self.id
-
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 1) -> "Gate":
         """Open a gate file. Raises GateError, naming the file and the remedy."""
