@@ -63,11 +63,6 @@ class Gate:
         """12 hex digits that change with the file: which gate decided is noted in the store."""
         return hashlib.sha256(self.data).hexdigest()[:12]
 
-    @property
-    def root(self) -> str:
-        """The id of the gate whose trunk this one has: embeddings of both are the same."""
-        return self.info.provenance.root or self.id
-
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 1) -> "Gate":
         """Open a gate file. Raises GateError, naming the file and the remedy."""
@@ -122,14 +117,17 @@ class Gate:
         """Verdicts in order, the same as one by one; unreadable samples get theirs too."""
         return self._decide(samples, _BRIEF)[0]
 
-    def observe_batch(
+    def observe_batch(self, samples: Sequence[Sample | Array]) -> tuple[list[Verdict], FloatArray]:
+        """Verdicts as ``decide_batch`` gives them, and what a policy needs beside them.
+
+        That is the embeddings (N, D), NaN where a sample was unreadable.
+        """
+        return self.observe_features(samples)[:2]
+
+    def observe_features(
         self, samples: Sequence[Sample | Array]
     ) -> tuple[list[Verdict], FloatArray, FloatArray]:
-        """Verdicts as ``decide_batch`` gives them, and what a policy and the head's learning need.
-
-        That is the embeddings and what the head's last layer takes, often the same, each (N, D),
-        NaN where a sample was unreadable.
-        """
+        """The same, and what the head's last layer takes, often the embedding itself, (N, D)."""
         names = dict.fromkeys([EMBEDDING, self._features])
         verdicts, readable, rows = self._decide(samples, [*_BRIEF, *names])
         found = []

@@ -151,9 +151,8 @@ class Parity(_Strict, frozen=True):
 class Provenance(_Strict, frozen=True):
     """What the gate was made from: hashes of the calibration samples' ids and of the model's file.
 
-    torch: what gates said before they were made from ONNX files. root: the id of the gate that
-    was fitted, where this one's head has learned since; its trunk, and so its features, are that's.
-    adapted: how often that was.
+    torch: what gates said before they were made from ONNX files. lineage: the ids of the gates
+    that this one's head learned from, the one that was fitted first: all have one trunk.
     """
 
     dripgate: str
@@ -164,8 +163,7 @@ class Provenance(_Strict, frozen=True):
     seed: int
     model: str = ""
     torch: str = ""
-    root: str = ""
-    adapted: int = 0
+    lineage: tuple[str, ...] = ()
 
 
 class GateInfo(_Strict, frozen=True):

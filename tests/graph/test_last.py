@@ -19,7 +19,7 @@ def _learned(graph: bytes, weight: np.ndarray, bias: np.ndarray) -> bytes:
     for tensor in model.graph.initializer:
         for name, values in ((HEAD_WEIGHT, weight), (HEAD_BIAS, bias)):
             if tensor.name == name:
-                turned = name == HEAD_WEIGHT and list(tensor.dims)[0] != CLASSES
+                turned = name == HEAD_WEIGHT and tensor.dims[0] != CLASSES
                 values = (values.T if turned else values).reshape(tensor.dims)
                 tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
     return model.SerializeToString()

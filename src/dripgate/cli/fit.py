@@ -79,8 +79,8 @@ def command(
     started = time.perf_counter()
     gate = fit(
         classifier, dataset, layer=layer, keep=wanted, score=score, preprocessing=described.said,
-        classes=described.classes, output=described.output, memory=remembered, seed=seed, force=force,
-        log=say,
+        classes=described.classes, output=described.output, memory=remembered,
+        seed=seed, force=force, log=say,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     gate.save(out)

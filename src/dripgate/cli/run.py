@@ -34,6 +34,7 @@ from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
+from dripgate.stream.force import InForce
 from dripgate.stream.loop import BATCH, Summary, run
 from dripgate.stream.reading import TIMES
 from dripgate.stream.service import Service
@@ -144,6 +145,7 @@ def command(
     lasting = options["follow"] or ":" in source
     watching = Watching(opened.info.classes, opened.info.input)
     with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
+        force = InForce(kept, opened, threads=0, told=say)
         service = Service(
             kept,
             uplink=uplink,
@@ -154,7 +156,8 @@ def command(
             log=say,
         )
         how = _how(options, secure, uplink.link.wait if uplink else stop.wait)._replace(
-            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=say
+            own=tuple(path for path in (gate, options["metrics"], json_path, force.folder) if path),
+            told=say,
         )
         with closing(open_source(source, opened.info.input, kept, stop, how)) as feed:
 
@@ -164,7 +167,7 @@ def command(
 
             turn = service.turn if lasting else _progress(service)
             summary = run(
-                opened,
+                force,
                 feed,
                 kept,
                 batch=batch,
