@@ -133,8 +133,8 @@ def check() -> None:
             failed += [f"{net} {core}"] if number else []
         learned = learning.row(made.gate, made.learns, "cortex-m4", *_labelled(made, learning.FEW))
         print(
-            f"{net} cortex-m4: {learned['steps']} steps of learning, numbers differ from NumPy's by "
-            f"{learned['numbers']:.1e}, asked: at most {learning.TOLERANCE:g}",
+            f"{net} cortex-m4: {learned['steps']} steps of learning, numbers differ from NumPy's "
+            f"by {learned['numbers']:.1e}, asked: at most {learning.TOLERANCE:g}",
             flush=True,
         )
         good = learned["same"] and learned["numbers"] <= learning.TOLERANCE

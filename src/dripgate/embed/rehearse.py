@@ -81,10 +81,11 @@ def rehearse(folder: Path, core: str, events: Sequence[Event], *, count: bool = 
              ("stack", "<u4")]  # fmt: skip
     rows = np.frombuffer(results, np.dtype(kinds))
     shown = sum(event.kind == Kind.SHOW for event in events)
+    numbers = np.frombuffer(heads, "<f4")
     nanoseconds = rows["ticks"] * (1e9 / BOARDS[core].hertz)
     return Rehearsed(
         rows["logits"], rows["score"], rows["predicted"], rows["decision"], rows["status"],
-        rows["judged"],        np.frombuffer(heads, "<f4").reshape(shown, -1),
+        rows["judged"], numbers.reshape(shown, numbers.size // max(shown, 1)),
         nanoseconds if count else np.full(len(rows), np.nan), rows["stack"],
     )  # fmt: skip
 
