@@ -46,8 +46,8 @@ _HOMES = {
     "Verdict": "dripgate.types",
 }
 __all__ = [
-    "Decision", "Gate", "Policy", "Reason", "Rules", "Sample", "Store", "Verdict", "account", "adapt",
-    "fit", "parse_allowance", "retrain", "run", "watch",
+    "Decision", "Gate", "Policy", "Reason", "Rules", "Sample", "Store", "Verdict", "account",
+    "adapt", "fit", "parse_allowance", "retrain", "run", "watch",
 ]  # fmt: skip
 
 

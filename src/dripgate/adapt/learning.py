@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 
 class Adapted(NamedTuple):
-    """gate: the new one, None where it is not better, or not wanted. outcome: what is to be said."""
+    """gate: the new one, None where it is not better. outcome: what is to be said."""
 
     gate: Gate | None
     outcome: Outcome

@@ -340,7 +340,7 @@ def _peak_of(code: str, given: dict[str, Array], bench: Bench) -> float:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "given.npz"
         np.savez(path, **given)  # type: ignore[arg-type]
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - our own code
             [sys.executable, "-c", code + _END, str(path), bench.plan.net, str(bench.plan.batch)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
