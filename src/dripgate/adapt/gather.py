@@ -139,7 +139,8 @@ def _weights(rows: list[Row]) -> Array:
 
 def _features(gate: Gate, store: Browsing, rows: list[Row], used: Used) -> list[Array | None]:
     """What the head's last layer takes of each sample; None where one cannot be decoded."""
-    stored = _stored(store, rows, gate)
+    alike = {gate.id, *gate.info.provenance.lineage, ""}
+    stored = _stored(store, [row for row in rows if row.gate in alike], gate)
     known = [row for row in rows if row.key in stored]
     some = known[:: max(1, len(known) // _COMPARED)][:_COMPARED]
     if not all(_agrees(stored[row.key], own) for row, own in _run(gate, store, some, used)):

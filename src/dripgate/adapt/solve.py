@@ -12,8 +12,8 @@ import numpy as np
 from dripgate.gate_tensors import Linear
 from dripgate.types import Array
 
-#: How strongly the new head is held to the old one, in samples: beside a memory, and without one.
-PULL, PULL_ALONE = 10.0, 30.0
+#: How strongly the new head is held to the old one at least where there is no memory, in samples.
+PULL_ALONE = 30.0
 #: Of a row that the old head does not have, towards 0.
 PULL_NEW = 1.0
 _ITERATIONS, _HISTORY, _ENOUGH = 150, 10, 1e-4

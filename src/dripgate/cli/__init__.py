@@ -12,8 +12,8 @@ from dripgate.errors import DripgateError, UserError
 from dripgate.text import one_line
 
 _COMMANDS = (
-    "demo", "train", "fit", "run", "send", "receive", "review", "label", "export", "retrain",
-    "inspect", "purge", "embed", "bench",
+    "demo", "train", "fit", "run", "send", "receive", "review", "label", "adapt", "export",
+    "retrain", "inspect", "purge", "embed", "bench",
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ ORDERS: tuple[Order, ...] = (
 )  # fmt: skip
 _ROW = (
     "key, lower(hex(id)), source, time, decision, pool, reason, score, quality, predicted,"
-    " propensity, detail, label, bytes"
+    " propensity, detail, label, bytes, coalesce(gate, '')"
 )
 _BY_KEYS = f"SELECT {_ROW} FROM samples WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
 _BY_ID = f"SELECT {_ROW} FROM samples WHERE id = ?"  # noqa: S608 - our own constant
@@ -88,6 +88,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     label: str | None
     bytes: int
+    gate: str
 
 
 class Tally(msgspec.Struct, kw_only=True):
