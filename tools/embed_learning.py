@@ -63,7 +63,7 @@ def row(gate: Gate, folder: Path, core: str, samples: Array, labels: Array) -> d
 
 def loop(gate: Gate, folder: Path, core: str, drift: str) -> dict[str, Any]:
     """A stream that drifts, with labels that come late, on an emulated core and in NumPy."""
-    x, y = _stream(gate, drift)
+    x, y, undrifted = _stream(gate, drift)
     events: list[Event] = []
     for i in range(LEARNED):
         events += [Event(Kind.DECIDE, x[i]), Event(Kind.KEEP, id=i)]
@@ -80,12 +80,15 @@ def loop(gate: Gate, folder: Path, core: str, drift: str) -> dict[str, Any]:
     kept = (np.array([event.kind for event in events]) == Kind.KEEP) & (found.status == 0)
     expected = _mirrored(gate, np.concatenate([x, x[LEARNED:]]), events, kept)
     late, spans = y[LEARNED:], (slice(again, None), slice(begin, begin + JUDGED))
-    learned = _with_head(gate, found.heads[-1])(x[LEARNED:])
+    device = _with_head(gate, found.heads[-1])
+    learned = device(x[LEARNED:])
     score = np.abs(learned.score - found.score[spans[1]]).max() / np.abs(learned.score).max()
     return {
         "drift": drift, "stream": LEARNED, "judged": JUDGED, "delay": DELAY,
         "kept": int(kept.sum()), "labels": int(found.judged[begin, 0]),
         "numbers": _apart(found, expected), "score": float(score),
+        **{f"undrifted_{name}": float((one(undrifted).logits.argmax(axis=1) == late).mean())
+           for name, one in (("before", gate), ("after", device))},
         "verdicts": int((learned.verdict != found.decision[spans[1]]).sum()),
         "prequential": (found.judged[begin, 1:] / found.judged[begin, 0]).tolist(),
         **{f"{name}_{where}": float((logits[span].argmax(axis=1) == late).mean())
@@ -118,13 +121,17 @@ def _with_head(gate: Gate, numbers: Array) -> Gate:
 # Drift ------------------------------------------------------------------------------------------
 
 
-def _stream(gate: Gate, drift: str) -> tuple[Array, Array]:
-    """MNIST's test part in an order of chance; what drifts is whole at half of LEARNED."""
+def _stream(gate: Gate, drift: str) -> tuple[Array, Array, Array]:
+    """MNIST's test part in an order of chance; what drifts is whole at half of LEARNED.
+
+    Also the samples that are judged as they were before they drifted.
+    """
     test = load(open_source("mnist"), gate.info.input).test
     chosen = np.random.default_rng(1).permutation(len(test.x))[: LEARNED + JUDGED]
     x, y = np.stack([test.x[i] for i in chosen]), np.asarray(test.y)[chosen]
     degree = np.minimum(np.arange(len(x)) / (LEARNED / 2), 1)
-    return np.stack([_DRIFTS[drift](*pair) for pair in zip(x, degree, strict=True)]), y
+    drifted = np.stack([_DRIFTS[drift](*pair) for pair in zip(x, degree, strict=True)])
+    return drifted, y, x[LEARNED:]
 
 
 def _light(sample: Array, degree: float) -> Array:
@@ -166,12 +173,13 @@ LOOP = f"""
 MNIST on an emulated core: {LEARNED:,} samples come in, the drift is whole after half of them; what
 the gate does not drop is remembered, its label comes {DELAY} samples later, one `dripgate_learn`
 per 10 samples. Accuracy on the {JUDGED} that follow, by the deployed head and by the learned one.
-"Score": the largest difference of the device's score from that of `gate.onnx` with the device's
-learned head in it, relative to the largest; "verdicts" that differ.
+"Undrifted": the same {JUDGED} as they were. "Score": the largest difference of the device's score
+from that of `gate.onnx` with the device's learned head in it, relative to the largest; "verdicts"
+that differ.
 
-| drift | core | kept | labels | before: device | NumPy | after: device | NumPy | numbers | score \
-| verdicts |
-|---|---|---|---|---|---|---|---|---|---|---|
+| drift | core | kept | labels | before: device | NumPy | after: device | NumPy \
+| undrifted: before | after | numbers | score | verdicts |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -194,6 +202,7 @@ def table(rows: dict[str, Any]) -> str:
                 f"| {net} | {core} | {one['kept']} | {one['labels']} "
                 f"| {one['before_device']:.1%} | {one['before_numpy']:.1%} "
                 f"| {one['after_device']:.1%} | {one['after_numpy']:.1%} "
+                f"| {one['undrifted_before']:.1%} | {one['undrifted_after']:.1%} "
                 f"| {one['numbers']:.1e} | {one['score']:.1e} | {one['verdicts']} |"
             )
     return "".join(
