@@ -136,6 +136,23 @@ def test_who_never_asks_for_it_pays_nothing(folder, learning):
     assert 1000 < adapting.learner_flash < 20_000
 
 
+@emulated
+def test_the_lines_in_the_readme_compile_as_c_and_as_cpp(learning, tmp_path):
+    readme = (learning / "README.md").read_text()
+    lines = re.findall(r"```c\n(.*?)```", readme, re.DOTALL)[1]
+    (tmp_path / "use.c").write_text(
+        '#include "dripgate.h"\n'
+        "void use(const dripgate_sample *sample, uint32_t id, int label)\n"
+        f"{{\n    dripgate_verdict verdict;\n{lines}}}\n"
+    )
+    for compiler, *options in (("gcc", "-std=c99"), ("g++", "-std=gnu++11", "-x", "c++")):
+        command = [f"arm-none-eabi-{compiler}", "-mcpu=cortex-m4", "-mthumb", "-Wall", "-Werror",
+                   f"-I{learning / 'src'}", *options, "-c", str(tmp_path / "use.c"),
+                   "-o", str(tmp_path / "use.o")]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 # On emulated cores ------------------------------------------------------------------------------
 
 

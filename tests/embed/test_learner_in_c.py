@@ -263,6 +263,20 @@ def test_what_cannot_be_written_or_read_is_forgotten(learner):
     assert made.dripgate_label(4, 0) == 0  # the others are still there
 
 
+def test_flash_that_was_erased_teaches_nothing(learner):
+    made, head, _ = learner("softmax")
+    one = Learner(made, head)
+    one.begin()
+    for number in (1, 2):
+        one.remember(number, np.ones(head.width))
+    assert made.dripgate_label(1, 0) == 0
+    before = one.numbers()
+    one.flash = dict.fromkeys(one.flash, b"\xff" * 2 * head.width)
+    assert made.dripgate_label(2, 0) == -1
+    assert made.dripgate_learn() == 0
+    assert one.numbers().tolist() == before.tolist()
+
+
 def test_a_page_must_divide_the_ring(learner):
     made, head, _ = learner("softmax")
     assert Learner(made, head, page=5).begin() == -1

@@ -162,10 +162,15 @@ static uint32_t slot_of(uint32_t id)
     return DRIPGATE_RING;
 }
 
-/* Whether the features of a slot could be read; if not, it is forgotten. */
+/* Whether the features of a slot could be read and are numbers (erased flash is not); if not, it is
+ * forgotten: one NaN would spoil the head for good. */
 static int fetched(uint32_t slot)
 {
-    if (kept.read(kept.context, slot, &packed) != 0) {
+    int whole = kept.read(kept.context, slot, &packed) == 0;
+    for (int d = 0; whole && d < DRIPGATE_FEATURES; ++d) {
+        whole = (packed[d] & 0x7C00u) != 0x7C00u;
+    }
+    if (!whole) {
         learner->label[slot] = EMPTY;
         return 0;
     }
