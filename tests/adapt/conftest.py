@@ -62,7 +62,7 @@ def filled(tmp_path: Path, gate: Gate, stream) -> Callable[..., tuple[Path, list
                 store.put_many(
                     pairs, embeddings=known if embeddings else None,
                     gates={s.id: gate.id for s in samples},
-                    labels=dict(zip((s.id for s in samples), classes, strict=True)) if label else {},
+                    labels={s.id: c for s, c in zip(samples, classes, strict=True) if label},
                 )  # fmt: skip
                 ids += [sample.id for sample in samples]
                 truths += classes

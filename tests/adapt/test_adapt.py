@@ -121,22 +121,22 @@ def test_too_few_labels_are_said_with_what_was_left_out(gate, filled):
 # New classes, and gates without a memory --------------------------------------------------------
 
 
-def test_a_new_class_is_a_new_row_with_a_name_and_thresholds(gate, filled):
-    path, ids, truths = filled(label=False)
-    noise = dict(zip(ids, truths, strict=True))
-    labels = noise | {id: "crossed seven" for id, truth in noise.items() if truth == "7"}
+def test_a_new_class_is_a_new_row_with_a_name_and_thresholds(dark, gate, filled):
+    _, plain, truths = filled(200)
+    path, ids, _ = filled(300, change=dark, label=False)
+    labels = dict.fromkeys(ids, "negative") | dict(zip(plain, truths, strict=True))
     refused = package.adapt(gate, path, labels=labels)
-    assert refused.outcome.used.unknown == {"crossed seven": truths.count("7")}
+    assert refused.outcome.used.unknown == {"negative": 300}
     adapted = package.adapt(gate, path, labels=labels, new_classes=True)
     new = adapted.gate
-    assert adapted.outcome.grown == ["crossed seven"]
-    assert new.info.classes == (*gate.info.classes, "crossed seven")
+    assert adapted.outcome.grown == ["negative"]
+    assert new.info.classes == (*gate.info.classes, "negative")
     assert len(new.info.thresholds.low) == len(new.info.calibration.kept) == 11
     memory = read_memory(new.data, new.info, "it")
     assert memory.classes.tolist() == list(range(11))
     assert new(np.zeros((3, *new.info.input.shape), np.uint8)).logits.shape == (3, 11)
     found = {one.name: one.after for one in adapted.outcome.classes}
-    assert found["crossed seven"] > 0.5
+    assert found["negative"] > 0.5
 
 
 def test_without_a_memory_it_says_that_it_may_forget(dark, gate, filled):

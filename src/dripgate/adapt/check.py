@@ -25,7 +25,7 @@ FOLDS = 5
 ALLOWED = 0.05
 #: Made-up samples of each class that a memory of means is asked with.
 DRAWN = 50
-#: A label is doubtful where both heads are as sure as this of the same other class.
+#: A label is doubtful where the old head is as sure as this of another class.
 SURE = 0.95
 #: Samples that stand for a stream without end.
 _ALL = 10**12
@@ -121,10 +121,12 @@ def by_class(judged: Judged, classes: Array, names: tuple[str, ...]) -> list[Cla
 
 
 def doubtful(judged: Judged, classes: Array, kind: str) -> Array:
-    """Rows whose label both heads contradict, each sure of the same other class."""
-    old, new = (probabilities(z, kind) for z in (judged.before, judged.after))
+    """Rows whose label both heads contradict: the old one is sure of another, which the new one,
+    that has not learned from it, says too.
+    """
+    old = probabilities(judged.before, kind)
     said = old.argmax(axis=1)
-    sure = (old.max(axis=1) > SURE) & (new[np.arange(len(said)), said] > SURE)
+    sure = (old.max(axis=1) > SURE) & (judged.after.argmax(axis=1) == said)
     return np.flatnonzero(sure & (said != classes))
 
 

@@ -219,8 +219,8 @@ class _Learning:
         if outcome.doubted:
             share = outcome.doubted / labels.samples
             outcome.notes.append(
-                f"{outcome.doubted:,} labels ({share:.0%}) contradict both heads where they are "
-                "sure: look at them"
+                f"{outcome.doubted:,} labels ({share:.0%}) contradict both heads, the old one "
+                "being sure: look at them, a wrong label costs more than none"
             )
 
     # The new gate -------------------------------------------------------------------------------
