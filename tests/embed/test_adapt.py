@@ -297,12 +297,16 @@ def test_a_gate_without_memory_can_learn_and_one_without_a_last_layer_says_why_n
 
 
 def test_the_command_says_what_learning_takes(loop, dripgate, tmp_path):
+    check = [] if available() else ["--check", loop / "stream.zip", "--samples", 12]
     code, out, _ = dripgate("embed", loop / "gate.onnx", "--adapt", "--out", tmp_path / "c",
-                            "--json", tmp_path / "c.json")  # fmt: skip
+                            "--json", tmp_path / "c.json", *check)  # fmt: skip
     assert code == 0
     assert "the head learns: 10 rows of" in out
     assert "10 vectors of the initial data" in out
-    found = json.loads((tmp_path / "c.json").read_text())["head"]
+    assert not check or "what it learns differs from NumPy's by" in out
+    written = json.loads((tmp_path / "c.json").read_text())
+    assert not check or 0 < written["check"]["learning"] < 1e-5
+    found = written["head"]
     assert (found["rows"], found["memory"]) == (10, 10)
     assert 0 < found["bytes"] < 20_000
     readme = (tmp_path / "c" / "README.md").read_text()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dripgate.embed.figures import Figures
     from dripgate.embed.head import Head
 
+#: Samples that --check lets the head learn from.
+_LEARNED = 24
 _CORES = ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55"]
 
 
@@ -63,11 +65,11 @@ def command(
     if head is not None:
         lines += _learning(head, made.figures)
     if check:
-        result["check"], line = _check(gate_file, out, check, core, samples)
-        lines.append(line)
+        result["check"], checked = _check(gate_file, out, check, core, samples, head is not None)
+        lines += checked
     show(lines, result, json_path)
-    if check and result["check"]["wrong"]:
-        raise UserError(f"{out}: does not decide as {gate_file} does on a {core}; see above")
+    if check and not result["check"]["good"]:
+        raise UserError(f"{out}: does not work as {gate_file} does on a {core}; see above")
 
 
 def _learning(head: "Head", found: "Figures | None") -> list[str]:
@@ -84,8 +86,8 @@ def _learning(head: "Head", found: "Figures | None") -> list[str]:
 
 
 def _check(
-    gate_file: Path, out: Path, data: str, core: str, count: int
-) -> tuple[dict[str, Any], str]:
+    gate_file: Path, out: Path, data: str, core: str, count: int, adapt: bool
+) -> tuple[dict[str, Any], list[str]]:
     from dripgate.cli.reading import read
     from dripgate.embed.emulate import compare, emulate
     from dripgate.embed.golden import TOLERANCE
@@ -96,8 +98,20 @@ def _check(
     chosen = np.asarray(samples.x[:count])
     say(f"emulating {len(chosen)} decisions on a {core}")
     agreed = compare(gate, gate(chosen), emulate(out, core, chosen), TOLERANCE)
-    return agreed._asdict() | {"core": core}, (
+    found = agreed._asdict() | {"core": core, "good": agreed.wrong == 0}
+    lines = [
         f"{core}, emulated: {agreed.samples - agreed.differ} of {agreed.samples} verdicts as "
         f"onnxruntime's, {agreed.close} within {TOLERANCE:g} of a threshold, {agreed.wrong} wrong; "
         f"logits differ by {agreed.logits:.1e}, scores by {agreed.score:.1e}"
-    )
+    ]
+    if adapt:
+        from dripgate.embed import mirror
+
+        say(f"learning from {len(chosen[:_LEARNED])} of them")
+        found["learning"] = mirror.learning_differs(gate, out, core, chosen[:_LEARNED])
+        found["good"] &= found["learning"] <= mirror.TOLERANCE
+        lines.append(
+            f"{core}, emulated: what it learns differs from NumPy's by {found['learning']:.1e}, "
+            f"at most {mirror.TOLERANCE:g} is right"
+        )
+    return found, lines

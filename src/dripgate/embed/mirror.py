@@ -3,18 +3,22 @@ ring of features that the C has.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from dripgate.adapt.step import UNLABELLED, Ring, learn
 from dripgate.adapt.step import Head as Learner
-from dripgate.embed.head import Head
-from dripgate.embed.rehearse import PAGE, RING, Event, Kind
+from dripgate.embed.head import Head, read_head
+from dripgate.embed.rehearse import PAGE, RING, Event, Kind, rehearse
+from dripgate.gate import Gate
 from dripgate.types import Array, FloatArray
 
 #: A sample that is not kept.
 _PASSED = Kind.KEEP
+#: How far a learned weight may be from NumPy's, relative to the largest.
+TOLERANCE = 1e-5
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -54,6 +58,24 @@ def mirror(
         rows.append((device.logits(), returned, device.judged.copy()))
     logits, status, judged = zip(*rows, strict=True)
     return Mirrored(np.array(logits), np.array(status), np.array(judged), np.array(heads))
+
+
+def learning_differs(gate: Gate, folder: Path, core: str, samples: Array) -> float:
+    """How far what an emulated core learns is from NumPy, relative to the largest weight.
+
+    Every sample is decided, remembered and labelled, by turns with each class; the head learns
+    after each. Infinity where a call returns something else. Raises as ``rehearse`` does.
+    """
+    events = []
+    for i, sample in enumerate(samples):
+        events += [Event(Kind.DECIDE, sample), Event(Kind.REMEMBER, id=i)]
+        events += [Event(Kind.LABEL, id=i, label=i % len(gate.info.classes)), Event(Kind.LEARN)]
+    events.append(Event(Kind.SHOW))
+    found = rehearse(folder, core, events)
+    expected = mirror(read_head(gate), gate.info.head, gate(samples).features, events)
+    if (found.status != expected.status).any():
+        return float("inf")
+    return float(np.abs(found.heads - expected.heads).max() / np.abs(expected.heads).max())
 
 
 class _Device:
