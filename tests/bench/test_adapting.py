@@ -6,7 +6,8 @@ from dripgate.bench.adapt_tables import write
 
 def test_rows_are_made_once_and_paged(tmp_path, monkeypatch):
     few = [
-        adapting.Cell("sensor", "none", 0.0, "before"), adapting.Cell("sensor", "random", 0.2, "head"),
+        adapting.Cell("sensor", "none", 0.0, "before"),
+        adapting.Cell("sensor", "random", 0.2, "head"),
         adapting.Cell("sensor", *adapting.WITHOUT, "head"),
     ]  # fmt: skip
     monkeypatch.setattr(adapting, "cells", lambda: iter(few))
