@@ -22,7 +22,7 @@ from dripgate.adapt.check import (
     judge,
     of_memory,
 )
-from dripgate.adapt.gather import Labelled, Used, gather
+from dripgate.adapt.gather import Labelled, Used, gather, rows_of
 from dripgate.adapt.solve import PULL_ALONE, Examples, Problem, solve
 from dripgate.errors import GateError, UserError
 from dripgate.gate import Gate
@@ -288,7 +288,7 @@ class _Learning:
         info = self._gate.info
         found = self._store.tally()
         rows = [
-            row.quality for row in band.rows_of(self._store)
+            row.quality for row in rows_of(self._store)
             if row.label in info.classes and row.quality is not None
         ]  # fmt: skip
         least = band.quality_low(info, np.array(rows)) if found.labelled else None

@@ -197,8 +197,8 @@ class _World:
             return np.arange(n if cell.rule == "all" else 0)
         if cell.rule == WITHOUT[0]:
             rows = self.kept(cell._replace(rule="random"))
-            return rows[self.trial.scene.stream.y[rows] != self._absent]
-        return np.flatnonzero(RULES[cell.rule].choose(self.trial.task(cell.keep)))
+            return np.asarray(rows[self.trial.scene.stream.y[rows] != self._absent])
+        return np.asarray(np.flatnonzero(RULES[cell.rule].choose(self.trial.task(cell.keep))))
 
     def row(self, cell: Cell) -> Row:
         """Learn and test."""
