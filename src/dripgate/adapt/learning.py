@@ -141,7 +141,7 @@ class _Learning:
         classes = np.array([names.index(found.names[i]) for i in rows])
         examples = Examples(found.features[rows], classes, found.weights[rows])
         problem = Problem(old, info.head, self._scale2, PULL_ALONE, len(self._linear.bias))
-        beside = examples_of(info.memory, self._memory, old.weight.shape[1])
+        beside = examples_of(info.memory, self._memory, old.weight.shape[1], classes)
         pulls = PULLS if self._memory else tuple(p for p in PULLS if p >= PULL_ALONE)
         self._log(f"learning from {len(rows):,} labels and {len(beside.classes)} memories")
         judged = judge(problem, examples, found.folds[rows], beside, pulls)

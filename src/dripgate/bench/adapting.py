@@ -228,8 +228,9 @@ class _World:
         if cell.method == "before":
             return start, None
         memory = read_memory(gate.data, info, gate.name) if cell.method == "head" else None
-        beside = examples_of(info.memory, memory, start.weight.shape[1])
-        return learned(start, self._examples(rows), beside, info.last.scale2 if info.last else 1.0)
+        examples = self._examples(rows)
+        beside = examples_of(info.memory, memory, start.weight.shape[1], examples.classes)
+        return learned(start, examples, beside, info.last.scale2 if info.last else 1.0)
 
     def _examples(self, rows: Array) -> Examples:
         return Examples(
