@@ -5,7 +5,7 @@ strictly: unknown fields, missing fields and other types are refused.
 """
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 import msgspec
 import numpy as np
@@ -20,7 +20,8 @@ SCHEMA = 1
 METADATA_KEY = "dripgate"
 INPUT_NAME = "samples"
 LARGEST_FILE = 512 * 10**6
-EMBEDDING, FEATURES = "embedding", "features"
+EMBEDDING: Final = "embedding"
+FEATURES: Final = "features"
 OUTPUT_NAMES = ("logits", "score", "verdict", "quality", EMBEDDING, "heatmap")
 #: Tensors that ``adapt`` replaces, and those of the memory, which no node reads.
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"

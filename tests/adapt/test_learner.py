@@ -121,18 +121,18 @@ def test_a_head_that_does_worse_gives_its_place_back(world, gate, stream):
     clock = Clock()
 
     def between(n):
-        if n in (256, 576):
+        if n in (192, 448):
             with Store(path, read_only=True) as opened:
-                ids = [one.id for one in opened if n == 256 or one.gate != bare.id]
+                ids = [one.id for one in opened if n == 192 or one.gate != bare.id]
             with Labels(path) as labels:
-                labels.relabel({id: (wrong if n == 256 else truth)[id] for id in ids}, who="x")
+                labels.relabel({id: (wrong if n == 192 else truth)[id] for id in ids}, who="x")
             clock.now += 100
 
     with Store(path) as store:
         force = InForce(store, bare)
         learner = Learner(store, force, 60, clock=clock)
         run(force, Stream(samples, between), store, observers=[learner])
-        assert [event.what for event in store.events()] == ["rolled back", "adapted"]
+        assert [event.what for event in store.events()] == ["adapted", "rolled back"]
         assert force.gate.id == bare.id
 
 

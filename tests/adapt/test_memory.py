@@ -72,3 +72,17 @@ def test_tensors_that_are_not_what_the_metadata_say_are_refused(gate):
             read_memory(gate.data, info, "it")
     with pytest.raises(GateError, match="cannot learn on"):
         read_linear(gate.data, msgspec.structs.replace(gate.info, last=None), "it")
+
+
+@pytest.mark.parametrize(("memory", "size"), [("none", 0), ("3", 10 * 3 * (2 * 64 + 4))])
+def test_fit_puts_it_into_the_gate_and_says_its_size(loop, tmp_path, dripgate, memory, size):
+    out = tmp_path / "gate.onnx"
+    code, said, err = dripgate(
+        "fit", loop / "labelled.zip", "--model", loop / "model.safetensors", "--memory", memory,
+        "--out", out,
+    )  # fmt: skip
+    assert code == 0, err
+    info = Gate.load(out).info
+    assert (info.memory.size(info.last.width) if info.memory else 0) == size
+    assert ("may forget" in said) == (not size)
+    assert dripgate("fit", loop / "labelled.zip", "--model", "x.onnx", "--memory", "few")[0] == 2

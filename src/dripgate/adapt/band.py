@@ -53,7 +53,9 @@ def look(gate: Gate, store: Browsing) -> Scored | None:
     kept = [one[0] for one in found]
     propensity = np.array([row.propensity or 1.0 for row in kept])
     return Scored(
-        *(np.array([one[i] for one in found]) for i in (1, 2, 3)),
+        score=np.array([one[1] for one in found]),
+        quality=np.array([one[2] for one in found]),
+        predicted=np.array([one[3] for one in found]),
         weights=1 / propensity,
         old=np.array([np.nan if row.score is None else row.score for row in kept]),
         was=np.array([row.predicted for row in kept]),

@@ -23,6 +23,9 @@ PULLS = (10.0, 30.0, 100.0, 300.0, 1000.0)
 FOLDS = 5
 #: What the memory may lose where the labels do not: the world has changed, and it has not.
 ALLOWED = 0.05
+#: How much more the memory of a class counts that no label speaks for: with 2, most of what else
+#: was forgotten stayed, and nothing was lost elsewhere (docs/adapt.md).
+ABSENT = 2.0
 #: Made-up samples of each class that a memory of means is asked with.
 DRAWN = 50
 #: A label is doubtful where the old head is as sure as this of another class.
@@ -139,11 +142,18 @@ def of_memory(about: Memory, memory: Remembered, old: Linear, new: Linear) -> Co
     return compare(before, after, classes, counts / each)
 
 
-def examples_of(about: Memory | None, memory: Remembered | None, width: int) -> Examples:
-    """The memory as something to learn from; none where there is none."""
+def examples_of(
+    about: Memory | None, memory: Remembered | None, width: int, labelled: Array
+) -> Examples:
+    """The memory as something to learn from; none where there is none.
+
+    labelled: the classes (n,) of the labels beside. A class without a label is spoken for by the
+    memory alone, against all labels: there it counts ABSENT times for the labels too.
+    """
     if about is None or memory is None:
         empty = np.zeros(0)
         return Examples(np.zeros((0, width), np.float32), empty.astype(int), empty)
-    return Examples(
-        memory.features.astype(np.float32), memory.classes.astype(int), weights(about, memory)
-    )
+    classes, counts = memory.classes.astype(int), weights(about, memory)
+    more = ABSENT * (1 + len(labelled) / max(float(counts.sum()), 1.0))
+    counts = np.where(np.isin(classes, labelled), counts, counts * more)
+    return Examples(memory.features.astype(np.float32), classes, counts)

@@ -22,7 +22,7 @@ from dripgate.adapt.check import (
     judge,
     of_memory,
 )
-from dripgate.adapt.gather import Labelled, Used, gather
+from dripgate.adapt.gather import Labelled, Used, gather, rows_of
 from dripgate.adapt.solve import PULL_ALONE, Examples, Problem, solve
 from dripgate.errors import GateError, UserError
 from dripgate.gate import Gate
@@ -141,7 +141,7 @@ class _Learning:
         classes = np.array([names.index(found.names[i]) for i in rows])
         examples = Examples(found.features[rows], classes, found.weights[rows])
         problem = Problem(old, info.head, self._scale2, PULL_ALONE, len(self._linear.bias))
-        beside = examples_of(info.memory, self._memory, old.weight.shape[1])
+        beside = examples_of(info.memory, self._memory, old.weight.shape[1], classes)
         pulls = PULLS if self._memory else tuple(p for p in PULLS if p >= PULL_ALONE)
         self._log(f"learning from {len(rows):,} labels and {len(beside.classes)} memories")
         judged = judge(problem, examples, found.folds[rows], beside, pulls)
@@ -288,7 +288,7 @@ class _Learning:
         info = self._gate.info
         found = self._store.tally()
         rows = [
-            row.quality for row in band.rows_of(self._store)
+            row.quality for row in rows_of(self._store)
             if row.label in info.classes and row.quality is not None
         ]  # fmt: skip
         least = band.quality_low(info, np.array(rows)) if found.labelled else None

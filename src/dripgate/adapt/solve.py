@@ -74,11 +74,11 @@ def _loss(
     def loss(flat: Array) -> tuple[float, Array]:
         head = flat.reshape(start.shape)
         z = x @ head.T.astype(np.float32)
-        value, error = _error(z.astype(np.float64), target, problem.kind)
+        losses, error = _error(z.astype(np.float64), target, problem.kind)
         away = head - start
         gradient = (error * weights[:, None]).astype(np.float32).T @ x
-        value = float(weights @ value) + float((pull * away**2).sum()) / 2
-        return value / total, (gradient + pull * away).ravel() / total
+        value = float(weights @ losses) + float((pull * away**2).sum()) / 2
+        return value / total, np.asarray((gradient + pull * away).ravel() / total)
 
     return loss
 

@@ -44,7 +44,7 @@ class Head:
         kind = "sigmoid" if len(b) == 1 else kind
         return cls(w.copy(), b.copy(), w, b, kind, np.float32(1 / scale2))
 
-    def step(self, feature: Array, label: int, amount: float, pull: float) -> None:
+    def step(self, feature: Array, label: int, amount: float | np.float32, pull: float) -> None:
         """Learn from one feature (D,) of class ``label``; amount: RATE times its weight."""
         h = feature.astype(np.float32)
         error = self._probabilities(self.weight @ h + self.bias)

@@ -197,8 +197,8 @@ class _World:
             return np.arange(n if cell.rule == "all" else 0)
         if cell.rule == WITHOUT[0]:
             rows = self.kept(cell._replace(rule="random"))
-            return rows[self.trial.scene.stream.y[rows] != self._absent]
-        return np.flatnonzero(RULES[cell.rule].choose(self.trial.task(cell.keep)))
+            return np.asarray(rows[self.trial.scene.stream.y[rows] != self._absent])
+        return np.asarray(np.flatnonzero(RULES[cell.rule].choose(self.trial.task(cell.keep))))
 
     def row(self, cell: Cell) -> Row:
         """Learn and test."""
@@ -228,8 +228,9 @@ class _World:
         if cell.method == "before":
             return start, None
         memory = read_memory(gate.data, info, gate.name) if cell.method == "head" else None
-        beside = examples_of(info.memory, memory, start.weight.shape[1])
-        return learned(start, self._examples(rows), beside, info.last.scale2 if info.last else 1.0)
+        examples = self._examples(rows)
+        beside = examples_of(info.memory, memory, start.weight.shape[1], examples.classes)
+        return learned(start, examples, beside, info.last.scale2 if info.last else 1.0)
 
     def _examples(self, rows: Array) -> Examples:
         return Examples(

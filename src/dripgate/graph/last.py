@@ -4,7 +4,7 @@ Forward and backward pass must read one initializer, and nothing before the logi
 of it: then a gate with other values there is the gate of the classifier with those values.
 """
 
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -66,7 +66,7 @@ def take_last(build: Builder, graph: ir.Graph) -> LastLayer | None:
         found = _with_own_bias(build, graph, found)
     for old, name in ((found.weight, HEAD_WEIGHT), (found.bias, HEAD_BIAS)):
         _rename(build, cast(ir.Value, old), name)
-    features = EMBEDDING
+    features: Literal["embedding", "features"] = EMBEDDING
     if taken.name != EMBEDDING:
         features = FEATURES
         shape = (build.shapes.get(taken) or _shape(taken), found.width)

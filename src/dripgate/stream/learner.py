@@ -7,7 +7,6 @@ heads are asked about the same samples.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from zlib import crc32
 
 import msgspec
@@ -17,7 +16,7 @@ from dripgate.adapt.check import Compared, compare
 from dripgate.adapt.gather import Labelled, gather
 from dripgate.adapt.learning import LEAST, adapt
 from dripgate.adapt.solve import logits
-from dripgate.errors import DripgateError, GateError
+from dripgate.errors import DripgateError
 from dripgate.gate import Gate
 from dripgate.gate_tensors import read_linear
 from dripgate.store import Store
@@ -90,17 +89,15 @@ class Learner(Observer):
         gate, previous = self._force.gate, self._force.previous
         if not previous or previous not in gate.info.provenance.lineage:
             return False
-        with suppress(GateError):
-            before = self._force.stored(previous)
-            found, _ = gather(gate, self._store, given, weigh=True)
-            seen = _since(found, self._store, gate, before)
-            if seen is None or seen.gain + seen.half >= 0:
-                return False
-            said = f"{seen.samples:,} labels of what it decided, {_said(seen)}: {previous} again"
-            noted = {LEARNED: msgspec.json.encode(self._seen).decode()}
-            self._force.offer(before, "rolled back", said, noted)
-            return True
-        return False
+        before = self._force.stored(previous)
+        found, _ = gather(gate, self._store, given, weigh=True)
+        seen = _since(found, self._store, gate, before)
+        if seen is None or seen.gain + seen.half >= 0:
+            return False
+        said = f"{seen.samples:,} labels of what it decided, {_said(seen)}: {previous} again"
+        noted = {LEARNED: msgspec.json.encode(self._seen).decode()}
+        self._force.offer(before, "rolled back", said, noted)
+        return True
 
 
 def _since(found: Labelled, store: Store, gate: Gate, before: Gate) -> Compared | None:
