@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format bench bench-quick demo-rows bench-policy bench-price
+.PHONY: help env demo test test-slow lint format bench bench-quick bench-adapt demo-rows bench-policy bench-price
 .PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
 .PHONY: embed-tools embed-test bench-embed clean
 
@@ -71,6 +71,10 @@ bench: $(READY) ## the benchmark's table, four data sets: hours; goes on where i
 bench-quick: $(READY) ## a part of it, two data sets, one seed: out/bench-quick
 	OMP_NUM_THREADS=1 $(BIN)/dripgate bench mnist speechcommands --seeds 1 \
 	  --rules full,random,class_random,margin,dripgate --keep 0.61,0.3,0.1 --out out/bench-quick
+
+bench-adapt: $(READY) ## what the head learns on the device: docs/results/adapt.md, half an hour of a core
+	OMP_NUM_THREADS=1 $(BIN)/dripgate bench adapt mnist speechcommands cifar10 plantvillage \
+	  --out docs/results
 
 bench-policy: $(READY) ## what the policy holds and costs: docs/results/policy.json (needs mnist)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_policy.py

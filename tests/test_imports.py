@@ -146,3 +146,27 @@ def test_what_a_device_imports_loads_neither_onnx_nor_torch():
     loaded = set(fresh(f"import sys, {names}; print(*sys.modules)").stdout.split())
     assert "dripgate.store" in loaded
     assert not {"torch", "onnx", "onnx_ir", "onnxscript", "safetensors"} & loaded
+
+
+ADAPT = """
+import dripgate
+from dripgate.cli import main
+
+gate, store, out = sys.argv[1:]
+adapted = dripgate.adapt(gate, store)
+sys.argv = ["dripgate", "adapt", gate, store, "--out", out]
+try:
+    main()
+except SystemExit as stopped:
+    code = stopped.code or 0
+loaded = [name for name in ("torch", "onnx", "onnx_ir", "scipy") if name in sys.modules]
+print(json.dumps({"better": adapted.outcome.better, "code": code, "loaded": loaded}))
+"""
+
+
+def test_the_head_learns_with_the_base_install(loop, tmp_path):
+    done = fresh(BASE_ONLY + ADAPT, loop / "gate.onnx", loop / "kept.db", tmp_path / "gate2.onnx")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert (said["code"], said["loaded"]) == (0, [])
+    assert said["better"] == (tmp_path / "gate2.onnx").is_file()

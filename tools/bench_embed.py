@@ -3,7 +3,7 @@
 `make bench-embed` writes docs/results/embed.json and embed.md: the three reference nets on MNIST,
 CIFAR-10 and Speech Commands (under $DRIPGATE_DATA; digits stand in where that is not set), each on
 four emulated cores. Every finished row is kept: a run that was stopped goes on where it stopped.
-SAMPLES, CORES and NETS narrow it down; WORK keeps the gates.
+SAMPLES, CORES and NETS narrow it down; WORK keeps the gates. Then the head learns: embed_learning.
 
 `make embed-test` is the same in CI's time, with `check`: gates trained for a minute in all, 200
 samples on the M4 and fewer where emulation is slow; it writes nothing and fails on a wrong verdict,
@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import embed_learning as learning
 import numpy as np
 
 from dripgate.data import load, open_source
@@ -44,11 +45,12 @@ BARS = {
 
 
 class Made(NamedTuple):
-    """A gate, its C with the score, and its C without."""
+    """A gate, its C with the score, its C without, and its C whose head learns."""
 
     gate: Gate
     scored: Path
     plain: Path
+    learns: Path
     data: str
 
 
@@ -63,22 +65,45 @@ def main() -> None:
         for net in nets:
             key = f"{net} {core}"
             known = _saved().get(key, {})
-            if (known.get("code"), known.get("samples")) == (_code(made[net]), SAMPLES):
+            if (known.get("code"), known.get("samples")) == (_code(made[net].scored), SAMPLES):
                 continue
             print(key, file=sys.stderr, flush=True)
             row = _row(made[net], core, samples[net])
-            rows = _saved() | {key: row}  # read again: another process may make other rows
-            OUT.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            TABLE.write_text(table(rows), encoding="utf-8")
+            _save(key, row)
+    for net, core in ((net, core) for core in cores for net in nets if core != "cortex-m3"):
+        _learning(made[net], net, core)
+
+
+def _learning(made: Made, net: str, core: str) -> None:
+    """What learning takes; on one net and core the whole loop as well."""
+    wanted = {f"learning {net} {core}": ""}
+    if (net, core, made.data) == ("lenet", "cortex-m4", "mnist"):
+        wanted |= {f"loop {drift} {core}": drift for drift in learning.DRIFTS}
+    code = _code(made.learns)
+    for key, drift in wanted.items():
+        if _saved().get(key, {}).get("code") == code:
+            continue
+        print(key, file=sys.stderr, flush=True)
+        if drift:
+            row = learning.loop(made.gate, made.learns, core, drift)
+        else:
+            row = learning.row(made.gate, made.learns, core, *_labelled(made, learning.FEW))
+        _save(key, row | {"code": code, "data": made.data})
+
+
+def _save(key: str, row: dict[str, Any]) -> None:
+    rows = _saved() | {key: row}  # read again: another process may make other rows
+    OUT.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    TABLE.write_text(table(rows) + learning.table(rows), encoding="utf-8")
 
 
 def _saved() -> dict[str, Any]:
     return json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
 
 
-def _code(made: Made) -> str:
+def _code(folder: Path) -> str:
     """What the C says, weights and all, as 16 digits."""
-    sources = sorted((made.scored / "src").iterdir())
+    sources = sorted((folder / "src").iterdir())
     return sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
@@ -106,6 +131,14 @@ def check() -> None:
         for core, (count, number) in wrong.items():
             print(f"{net} {core}: self-test passed, {number} of {count} verdicts wrong", flush=True)
             failed += [f"{net} {core}"] if number else []
+        learned = learning.row(made.gate, made.learns, "cortex-m4", *_labelled(made, learning.FEW))
+        print(
+            f"{net} cortex-m4: {learned['steps']} steps of learning, numbers differ from NumPy's "
+            f"by {learned['numbers']:.1e}, asked: at most {learning.TOLERANCE:g}",
+            flush=True,
+        )
+        good = learned["same"] and learned["numbers"] <= learning.TOLERANCE
+        failed += [] if good else [f"{net}: learning"]
     if failed:
         raise SystemExit(f"missed: {', '.join(failed)}")
 
@@ -118,10 +151,11 @@ def _made(net: str) -> Made:
         _dripgate("train", data, "--arch", net, "--steps", STEPS, "--out", model)
         _dripgate("fit", data, "--model", model, "--keep", "0.3", "--out", path)
     gate = Gate.load(path)
-    scored, plain = WORK / net, WORK / f"{net}-plain"
+    scored, plain, learns = WORK / net, WORK / f"{net}-plain", WORK / f"{net}-learns"
     embed(gate, scored)
     embed(gate, plain, score=False)
-    return Made(gate, scored, plain, data)
+    embed(gate, learns, adapt=True)
+    return Made(gate, scored, plain, learns, data)
 
 
 def _dripgate(*arguments: object) -> None:
@@ -130,16 +164,25 @@ def _dripgate(*arguments: object) -> None:
 
 
 def _samples(made: Made) -> Array:
+    return _labelled(made, SAMPLES)[0]
+
+
+def _labelled(made: Made, count: int) -> tuple[Array, Array]:
+    """Samples of the test part, and their classes."""
     test = load(open_source(made.data), made.gate.info.input).test
-    chosen = np.random.default_rng(0).permutation(len(test.x))[:SAMPLES]
-    return np.asarray(test.x[np.sort(chosen)])
+    chosen = np.sort(np.random.default_rng(0).permutation(len(test.x))[:count])
+    return np.asarray(test.x[chosen]), np.asarray(test.y)[chosen]
 
 
 def _row(made: Made, core: str, samples: Array) -> dict[str, Any]:
     expected = made.gate(samples)
     found = emulate(made.scored, core, samples)
     agreed = compare(made.gate, expected, found, golden.TOLERANCE)
-    row: dict[str, Any] = {"code": _code(made), "data": made.data, "machine": BOARDS[core].machine}
+    row: dict[str, Any] = {
+        "code": _code(made.scored),
+        "data": made.data,
+        "machine": BOARDS[core].machine,
+    }
     row |= agreed._asdict()
     row["verdicts"] = np.bincount(expected.verdict, minlength=3).tolist()
     for name, folder in (("scored", made.scored), ("plain", made.plain)):
@@ -179,7 +222,7 @@ those that differ elsewhere.
 def table(rows: dict[str, Any]) -> str:
     """Markdown of all rows."""
     lines = []
-    for key, row in sorted(rows.items()):
+    for key, row in sorted((key, row) for key, row in rows.items() if "scored" in row):
         net, core = key.split()
         scored, plain = row["scored"], row["plain"]
 

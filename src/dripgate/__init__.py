@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from dripgate.adapt.learning import adapt as adapt
     from dripgate.gate import Gate as Gate
     from dripgate.models import fit as fit
     from dripgate.policy import Policy as Policy
@@ -34,6 +35,7 @@ _HOMES = {
     "account": "dripgate.stream.account",
     "run": "dripgate.stream.loop",
     "watch": "dripgate.stream.sources",
+    "adapt": "dripgate.adapt.learning",
     "fit": "dripgate.models",
     "retrain": "dripgate.training.retrain",
     "Decision": "dripgate.types",
@@ -42,8 +44,8 @@ _HOMES = {
     "Verdict": "dripgate.types",
 }
 __all__ = [
-    "Decision", "Gate", "Policy", "Reason", "Rules", "Sample", "Store", "Verdict", "account", "fit",
-    "parse_allowance", "retrain", "run", "watch",
+    "Decision", "Gate", "Policy", "Reason", "Rules", "Sample", "Store", "Verdict", "account",
+    "adapt", "fit", "parse_allowance", "retrain", "run", "watch",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dripgate.errors import GateError, UnreadableError
 from dripgate.files import read_whole, write_whole
-from dripgate.gate_info import LARGEST_FILE, OUTPUT_NAMES, GateInfo, read_info
+from dripgate.gate_info import EMBEDDING, LARGEST_FILE, OUTPUT_NAMES, GateInfo, read_info
 from dripgate.gate_session import Runner
 from dripgate.types import Array, Decision, FloatArray, Reason, Sample, Verdict
 
@@ -32,6 +32,7 @@ class Outputs(NamedTuple):
     quality: FloatArray  # (N,)
     embedding: FloatArray  # (N, D)
     heatmap: FloatArray  # (N, h, w)
+    features: FloatArray  # (N, D), what the head's last layer takes, else the embedding
 
 
 class Gate:
@@ -51,6 +52,7 @@ class Gate:
         self.name = name
         self._threads = threads
         self._shape, self._dtype = self.info.input.shape, self.info.input.dtype
+        self._features = self.info.last.features if self.info.last else EMBEDDING
         self._runner = Runner(data, name, self.info, threads)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -86,7 +88,9 @@ class Gate:
 
     def __call__(self, samples: Array) -> Outputs:
         """Everything about decoded samples (N, …). Raises GateError for another shape or dtype."""
-        outputs = Outputs(*self._run(list(OUTPUT_NAMES), samples))
+        names = list(dict.fromkeys([*OUTPUT_NAMES, self._features]))
+        found = dict(zip(names, self._run(names, samples), strict=True))
+        outputs = Outputs(*(found[name] for name in (*OUTPUT_NAMES, self._features)))
         for code in np.unique(outputs.verdict).tolist():
             _decided(code)
         return outputs
@@ -118,11 +122,19 @@ class Gate:
 
         That is the embeddings (N, D), NaN where a sample was unreadable.
         """
-        verdicts, readable, rows = self._decide(samples, [*_BRIEF, "embedding"])
-        embeddings = np.full((len(samples), rows[0].shape[1] if rows else 0), np.nan, np.float32)
-        if rows:
-            embeddings[readable] = rows[0]
-        return verdicts, embeddings
+        return self.observe_features(samples)[:2]
+
+    def observe_features(
+        self, samples: Sequence[Sample | Array]
+    ) -> tuple[list[Verdict], FloatArray, FloatArray]:
+        """The same, and what the head's last layer takes, often the embedding itself, (N, D)."""
+        names = dict.fromkeys([EMBEDDING, self._features])
+        verdicts, readable, rows = self._decide(samples, [*_BRIEF, *names])
+        found = []
+        for column in rows or [np.empty((0, 0), np.float32)] * len(names):
+            found.append(np.full((len(samples), column.shape[1]), np.nan, np.float32))
+            found[-1][readable] = column
+        return verdicts, found[0], found[-1]
 
     def _decide(
         self, samples: Sequence[Sample | Array], names: list[str]

@@ -30,8 +30,26 @@ def contradictions(info: "GateInfo") -> Iterator[str]:
         yield f"a target of the shape {info.layer.shape}"
     if info.calibration.samples:  # a gate that is being fitted has seen nothing yet
         yield from _calibration(info.calibration, classes)
+    if info.last is not None:
+        yield from _learning(info, classes)
     if problem := input_problem(info.input):
         yield problem
+
+
+def _learning(info: "GateInfo", classes: int) -> Iterator[str]:
+    last, memory = info.last, info.memory
+    if last is not None:
+        if last.rows not in ({1, 2} if classes == 2 else {classes}):
+            yield f"{classes} classes, a last layer of {last.rows}"
+        if not 0 < last.width <= LARGEST_SAMPLE:
+            yield f"a last layer of {last.width} features"
+        if not 0 < last.scale2 < math.inf:
+            yield f"features of the size {last.scale2}"
+    if memory is not None and (
+        len(memory.counts) != classes
+        or any(not 0 <= count < MOST_SAMPLES for count in (memory.samples, *memory.counts))
+    ):
+        yield f"a memory of {len(memory.counts)} classes"
 
 
 def _calibration(seen: "Calibration", classes: int) -> Iterator[str]:

@@ -5,7 +5,7 @@ strictly: unknown fields, missing fields and other types are refused.
 """
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 import msgspec
 import numpy as np
@@ -20,7 +20,16 @@ SCHEMA = 1
 METADATA_KEY = "dripgate"
 INPUT_NAME = "samples"
 LARGEST_FILE = 512 * 10**6
-OUTPUT_NAMES = ("logits", "score", "verdict", "quality", "embedding", "heatmap")
+EMBEDDING: Final = "embedding"
+FEATURES: Final = "features"
+OUTPUT_NAMES = ("logits", "score", "verdict", "quality", EMBEDDING, "heatmap")
+#: Tensors that ``adapt`` replaces, and those of the memory, which no node reads.
+HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
+MEMORY_FEATURES, MEMORY_CLASSES, MEMORY_SPREAD = (
+    "memory.features",
+    "memory.classes",
+    "memory.spread",
+)
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +53,40 @@ class TargetLayer(_Strict, frozen=True):
     behind: tuple[str, ...] = ()
     added: int = 0
     module: str = ""
+
+
+class LastLayer(_Strict, frozen=True):
+    """The head's last linear layer, which can learn on the device: HEAD_WEIGHT and HEAD_BIAS.
+
+    turned: the weight is (C, D), else (D, C). rows: C, but 1 where one number is the second of two
+    logits. width: D. features: the output that holds what the layer takes, (N, D): the embedding,
+    or an output of its own, FEATURES. scale2: the mean square of a feature on calibration samples.
+    """
+
+    turned: bool
+    rows: int
+    width: int
+    features: Literal["embedding", "features"]
+    scale2: float
+
+
+class Memory(_Strict, frozen=True):
+    """What the gate remembers of the features of its ``samples`` calibration samples.
+
+    form: "stats", each class's mean and standard deviations, or "vectors", ``each`` features of
+    each class, where it had so many. counts: calibration samples by class.
+    """
+
+    form: Literal["stats", "vectors"]
+    samples: int
+    counts: tuple[int, ...]
+    each: int = 0
+
+    def size(self, width: int) -> int:
+        """Bytes of the memory in the file, for features of that width."""
+        if self.form == "stats":
+            return sum(count > 0 for count in self.counts) * (4 * width + 4)
+        return sum(min(count, self.each) for count in self.counts) * (2 * width + 4)
 
 
 class Histogram(_Strict, frozen=True):
@@ -109,7 +152,8 @@ class Parity(_Strict, frozen=True):
 class Provenance(_Strict, frozen=True):
     """What the gate was made from: hashes of the calibration samples' ids and of the model's file.
 
-    torch: what gates said before they were made from ONNX files.
+    torch: what gates said before they were made from ONNX files. lineage: the ids of the gates
+    that this one's head learned from, the one that was fitted first: all have one trunk.
     """
 
     dripgate: str
@@ -120,6 +164,7 @@ class Provenance(_Strict, frozen=True):
     seed: int
     model: str = ""
     torch: str = ""
+    lineage: tuple[str, ...] = ()
 
 
 class GateInfo(_Strict, frozen=True):
@@ -127,6 +172,8 @@ class GateInfo(_Strict, frozen=True):
 
     head: how the logits become probabilities, by a softmax or by a sigmoid each (multi-label).
     notes: the choices that nobody made and the data decided, as they were told when it was fitted.
+    last: what can learn on the device, None where the head does not end in a linear layer. memory:
+    what keeps it from forgetting, None for none.
     """
 
     schema: int
@@ -142,6 +189,14 @@ class GateInfo(_Strict, frozen=True):
     provenance: Provenance
     head: Literal["softmax", "sigmoid"] = "softmax"
     notes: tuple[str, ...] = ()
+    last: LastLayer | None = None
+    memory: Memory | None = None
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The graph's outputs, in order."""
+        own = self.last is not None and self.last.features == FEATURES
+        return (*OUTPUT_NAMES, FEATURES) if own else OUTPUT_NAMES
 
     def to_json(self) -> str:
         """The metadata text."""
@@ -169,9 +224,10 @@ def read_info(data: bytes, name: str) -> GateInfo:
         )
     info = _parse_info(texts[0], name)
     outputs = tuple(value.name for value in model.graph.output)
-    if outputs != OUTPUT_NAMES:
+    if outputs not in {info.output_names, (*OUTPUT_NAMES, FEATURES)}:
         raise GateError(
-            f"{name}: has the outputs {', '.join(outputs)}, expected {', '.join(OUTPUT_NAMES)}; "
+            f"{name}: has the outputs {', '.join(outputs)}, expected "
+            f"{', '.join(info.output_names)}; "
             "export it again with 'dripgate fit'"
         )
     return info

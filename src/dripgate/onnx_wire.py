@@ -1,7 +1,8 @@
-"""The few fields of an ONNX file that must be seen before any runtime opens it.
+"""The few fields of an ONNX file that must be seen before any runtime opens it, or be replaced.
 
 The device has no ``onnx`` package (18 MB), but onnxruntime brings protobuf. This declares just
-the parts of onnx.proto3 that the checks read; protobuf skips everything else.
+the parts of onnx.proto3 that the checks read and that a new head changes; protobuf keeps everything
+else as it is.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,11 @@ _FIELDS: dict[str, dict[str, tuple[int, str]]] = {
         "output": (12, "Value*"),
         "sparse_initializer": (15, "Sparse*"),
     },
-    "Value": {"name": (1, "string")},
+    "Value": {"name": (1, "string"), "type": (2, "Type")},
+    "Type": {"tensor_type": (1, "TensorType")},
+    "TensorType": {"elem_type": (1, "int32"), "shape": (2, "Shape")},
+    "Shape": {"dim": (1, "Dimension*")},
+    "Dimension": {"dim_value": (1, "int64"), "dim_param": (2, "string")},
     "Node": {"op_type": (4, "string"), "attribute": (5, "Attribute*"), "domain": (7, "string")},
     "Attribute": {
         "t": (5, "Tensor"),
@@ -40,7 +45,14 @@ _FIELDS: dict[str, dict[str, tuple[int, str]]] = {
         "sparse_tensor": (22, "Sparse"),
         "sparse_tensors": (23, "Sparse*"),
     },
-    "Tensor": {"external_data": (13, "Entry*"), "data_location": (14, "int32")},
+    "Tensor": {
+        "dims": (1, "int64*"),
+        "data_type": (2, "int32"),
+        "name": (8, "string"),
+        "raw_data": (9, "bytes"),
+        "external_data": (13, "Entry*"),
+        "data_location": (14, "int32"),
+    },
     "Sparse": {"values": (1, "Tensor"), "indices": (2, "Tensor")},
 }
 

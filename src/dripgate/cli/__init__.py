@@ -13,8 +13,8 @@ from dripgate.errors import DripgateError, UserError
 from dripgate.text import one_line
 
 _COMMANDS = (
-    "demo", "train", "fit", "run", "send", "receive", "review", "label", "export", "retrain",
-    "inspect", "purge", "embed", "bench", "completion",
+    "demo", "train", "fit", "run", "send", "receive", "review", "label", "adapt", "export",
+    "retrain", "inspect", "purge", "embed", "bench", "completion",
 )  # fmt: skip
 
 

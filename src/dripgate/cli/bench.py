@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Names(click.Group):
-    """``report`` is a command; anything else is the first of the data sets."""
+    """``report`` and ``adapt`` are commands; anything else is the first of the data sets."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
@@ -74,6 +74,21 @@ def rows_command(
         bar=partial(progress, unit="rows"),
     )  # fmt: skip
     show(_written(out), made, json_path)
+
+
+@command.command("adapt")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+@json_option
+def adapt_command(names: tuple[str, ...], out: Path, seeds: int, json_path: Path | None) -> None:
+    """What the head learns on the device, beside a retraining: DIR/adapt.jsonl and adapt.md."""
+    from dripgate.bench.adapt_tables import write
+    from dripgate.bench.adapting import bench
+
+    out.mkdir(parents=True, exist_ok=True)
+    made = bench(names, out, seeds=range(seeds), log=log)
+    show([str(path) for path in write(out)], made, json_path)
 
 
 @command.command("report")

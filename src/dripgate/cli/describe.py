@@ -43,6 +43,7 @@ def gate(info: GateInfo) -> list[str]:
         f"keep       {percent(info.keep)} expected: {seen.why}",
         f"parity     logits {info.parity.logits:.1e} from the model's own, heatmap "
         f"{info.parity.heatmap:.1e} from finite differences, on {info.parity.samples} samples",
+        f"learning   {_learning(info)}",
         "trade-off  kept → expected accuracy of the probe (random's)",
     ]
     lines += [
@@ -50,6 +51,18 @@ def gate(info: GateInfo) -> list[str]:
         for point in seen.curve[1::4]
     ]
     return lines
+
+
+def _learning(info: GateInfo) -> str:
+    """What 'adapt' can do with the gate."""
+    if info.last is None:
+        return "cannot on the device: the head does not end in a linear layer of its own"
+    layer = f"the last layer, {info.last.rows} × {info.last.width}, can on the device"
+    if info.memory is None:
+        return f"{layer}; without a memory (fit --memory), so it may forget"
+    of = "class means" if info.memory.form == "stats" else f"{info.memory.each} features a class"
+    size = format_size(info.memory.size(info.last.width))
+    return f"{layer}; {size} of memory: {of} of {info.memory.samples:,} samples"
 
 
 def data(found: Found) -> list[str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from dripgate.adapt.memory import DEFAULT
+from dripgate.adapt.memory import parse as parse_memory
 from dripgate.cli import describe
 from dripgate.cli.common import a_file, json_option, log, parent_of, progress, seed_option, show
 from dripgate.cli.models import Described, model_options
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     "--score", default=DEFAULT_SCORE, show_default=True, type=click.Choice(list(SCORES)),
     help="What is computed from the heatmap.",
 )  # fmt: skip
+@click.option(
+    "--memory", default=str(DEFAULT), show_default=True, metavar="none|stats|N",
+    help="What 'adapt' has against forgetting: class means, or N feature vectors per class.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Also of a model that is no better than a guess.")
 @click.option(
     "--out", default="gate.onnx", show_default=True, type=click.Path(path_type=Path),
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     data: str, described: Described, layer: str | None, list_cuts: bool, keep: str, score: str,
-    force: bool, reading: "Reading", out: Path, curve: Path | None, seed: int,
+    memory: str, force: bool, reading: "Reading", out: Path, curve: Path | None, seed: int,
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Learn the thresholds on labelled DATA that MODEL has not seen, and write the gate."""
@@ -53,7 +59,7 @@ def command(
 
     for path in filter(None, (out, curve)):
         parent_of(path)
-    wanted = parse_keep(keep)
+    wanted, remembered = parse_keep(keep), parse_memory(memory)
     source = open_data(data, reading)
     classifier = open_model(
         described.model, source, weights=described.weights, trust=described.trust,
@@ -73,8 +79,8 @@ def command(
     started = time.perf_counter()
     gate = fit(
         classifier, dataset, layer=layer, keep=wanted, score=score, preprocessing=described.said,
-        classes=described.classes, output=described.output, seed=seed, force=force, log=log,
-        bar=progress,
+        classes=described.classes, output=described.output, memory=remembered,
+        seed=seed, force=force, log=log, bar=progress,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     gate.save(out)

@@ -39,6 +39,7 @@ from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
+from dripgate.stream.force import InForce, Observer
 from dripgate.stream.loop import BATCH, Summary, run
 from dripgate.stream.metrics import Listen, Page, parse_listen
 from dripgate.stream.reading import TIMES
@@ -113,6 +114,11 @@ from dripgate.types import Sample, Verdict
     "--embeddings", type=click.Choice(["on", "off"]), default="on", show_default=True,
     help="Whether the store keeps each sample's embedding: two bytes a number.",
 )  # fmt: skip
+@click.option("--adapt", metavar="EVERY", help="Let the head learn so often, such as 1h.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path),
+    help="For --adapt: a file with labels that may come and change, beside those in the store.",
+)  # fmt: skip
 @click.option("--uplink", help="Send what is kept to mqtt://host/topic or mqtts://host/topic.")
 @sending_options
 @security_options
@@ -159,6 +165,7 @@ def command(
         Store(store, limit) as kept,
         _uplink(kept, address, secure, options) as uplink,
     ):
+        force = InForce(kept, opened, threads=0, told=note)
         service = Service(
             kept,
             uplink=uplink,
@@ -170,7 +177,8 @@ def command(
             log=note,
         )
         how = _how(options, secure, uplink.link.wait if uplink else stop.wait)._replace(
-            own=tuple(path for path in (gate, options["metrics"], json_path) if path), told=note
+            own=tuple(path for path in (gate, options["metrics"], json_path, force.folder) if path),
+            told=note,
         )
         with (
             closing(open_source(source, opened.info.input, kept, stop, how)) as feed,
@@ -182,13 +190,14 @@ def command(
                 watching(pairs)
 
             summary = run(
-                opened,
+                force,
                 feed,
                 kept,
                 batch=batch,
                 latency=options["latency"],
                 rules=rules,
                 embeddings=options["embeddings"] == "on",
+                observers=_learner(kept, force, options),
                 on_verdicts=told,
                 on_turn=turn,
             )
@@ -208,6 +217,27 @@ def command(
     )  # fmt: skip
     if sent:
         check_all_sent(store, left, sent, stop)
+
+
+def _learner(kept: Store, force: InForce, options: dict[str, Any]) -> list[Observer]:
+    """What lets the head learn, where that was asked for. Raises UserError."""
+    every, labels = options["adapt"], options["labels"]
+    if every is None:
+        if labels:
+            raise UserError("--labels is for --adapt EVERY; 'dripgate label' takes labels in")
+        return []
+    if (seconds := parse_duration(every)) <= 0:
+        raise UserError(f"--adapt {every} is no time to wait; write one such as 1h or 30min")
+    from dripgate.cli.adapt import Watched
+    from dripgate.gate_tensors import read_linear
+    from dripgate.stream.learner import Learner
+
+    gate = force.gate
+    read_linear(gate.data, gate.info, gate.name)  # else it would be told every hour
+    if options["embeddings"] == "off":
+        note("  note: with --embeddings off, --adapt runs each labelled sample again")
+    watched = Watched(labels, gate.info.classes, note) if labels else dict
+    return [Learner(kept, force, seconds, labels=watched, told=note)]
 
 
 def _rules(options: dict[str, Any]) -> Rules | None:

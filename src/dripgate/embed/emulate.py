@@ -34,7 +34,7 @@ BOARDS = {
     "cortex-m55": Board("mps3-an547", 0x10000000, 0x31000000, 32_000_000),
 }
 _STATUS = {2: "files cannot be opened", 3: "the self-test failed", 4: "results cannot be written",
-           99: "a processor fault"}  # fmt: skip
+           5: "the head cannot learn", 99: "a processor fault"}  # fmt: skip
 
 
 class Emulated(NamedTuple):
@@ -92,12 +92,26 @@ def emulate(folder: Path, core: str, samples: Array, *, count: bool = False) -> 
         UserError: the compiler or the emulator is not installed.
         DripgateError: the firmware failed, its self-test included.
     """
+    inputs = {"samples.bin": np.ascontiguousarray(samples).tobytes()}
+    (results,) = execute(folder, core, "runner", inputs, ["results.bin"], count=count)
+    return _read(results, len(samples), folder, BOARDS[core], count)
+
+
+def execute(
+    folder: Path, core: str, program: str, inputs: dict[str, bytes], outputs: list[str], *,
+    count: bool,
+) -> list[bytes]:  # fmt: skip
+    """Run c/emulate/``program``.c with the folder's C: files in, the bytes of files out.
+
+    count: a nanosecond of SysTick is then an instruction. Raises as ``emulate`` does.
+    """
     require_tools()
     board = BOARDS[core]
     with TemporaryDirectory() as scratch:
         build = Path(scratch)
-        elf = _built(folder, core, board, build)
-        (build / "samples.bin").write_bytes(np.ascontiguousarray(samples).tobytes())
+        elf = _built(folder, core, program, build)
+        for name, data in inputs.items():
+            (build / name).write_bytes(data)
         command = ["qemu-system-arm", "-M", board.machine, "-display", "none", "-serial", "null",
                    "-monitor", "none", "-semihosting-config", "enable=on,target=native",
                    "-kernel", str(elf), *(["-icount", "shift=0"] if count else [])]  # fmt: skip
@@ -107,7 +121,7 @@ def emulate(folder: Path, core: str, samples: Array, *, count: bool = False) -> 
         if done.returncode:
             cause = _STATUS.get(done.returncode, f"status {done.returncode}")
             raise DripgateError(f"{core}: {cause} {done.stderr.strip()}")
-        return _read(build / "results.bin", len(samples), folder, board, count)
+        return [(build / name).read_bytes() for name in outputs]
 
 
 def compare(gate: Gate, expected: Outputs, found: Emulated, tolerance: float) -> Agreement:
@@ -130,20 +144,20 @@ def compare(gate: Gate, expected: Outputs, found: Emulated, tolerance: float) ->
     )
 
 
-def _built(folder: Path, core: str, board: Board, build: Path) -> Path:
+def _built(folder: Path, core: str, program: str, build: Path) -> Path:
+    board = BOARDS[core]
     objects = compile_sources(folder, core, build)
     bare = folder / "examples" / "bare"
-    elf = build / "runner.elf"
-    with as_file(files("dripgate.embed") / "c" / "emulate" / "runner.c") as runner:
-        linked(folder, core, [runner, bare / "startup.c"], objects, elf, [
-            f"-I{bare}", "-T", str(bare / "firmware.ld"),
+    elf = build / f"{program}.elf"
+    with as_file(files("dripgate.embed") / "c" / "emulate") as own:
+        linked(folder, core, [own / f"{program}.c", bare / "startup.c"], objects, elf, [
+            f"-I{bare}", f"-I{own}", "-T", str(bare / "firmware.ld"),
             f"-Wl,--defsym=flash_at={board.flash:#x},--defsym=ram_at={board.ram:#x}",
         ])  # fmt: skip
     return elf
 
 
-def _read(path: Path, count: int, folder: Path, board: Board, counted: bool) -> Emulated:
-    data = path.read_bytes()
+def _read(data: bytes, count: int, folder: Path, board: Board, counted: bool) -> Emulated:
     size, rest = divmod(len(data), count)
     classes = (size - 8 * 4) // 4
     if rest:

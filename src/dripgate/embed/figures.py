@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
+
 from dripgate.errors import DripgateError
 
 COMPILER = "arm-none-eabi-gcc"
@@ -28,6 +30,17 @@ int main(void) {
     return verdict.decision;
 }
 """
+_POLICY = """
+    static dripgate_policy p; static dripgate_rules r;
+    dripgate_init(&p, &r);
+"""
+_LEARN = """
+    static dripgate_features ring[DRIPGATE_RING]; static dripgate_learner learner;
+    const dripgate_storage storage = dripgate_ram(ring);
+    dripgate_adapt(&learner, &storage);
+    dripgate_remember(1, 1); dripgate_label(1, 0); dripgate_learn();
+"""
+_ADDED = ("policy", "learn")
 #: expf, logf and the soft-float routines, which come without stack information.
 _LIBRARY_STACK = 128
 
@@ -36,7 +49,8 @@ class Figures(NamedTuple):
     """Bytes, without the policy (a struct of the user's, linked where it is used).
 
     flash: code, constants and the C library's part. ram: static memory, the arena included. stack:
-    the deepest chain of calls as compiled, and 128 bytes for the C library.
+    the deepest chain of calls as compiled, and 128 bytes for the C library. learner: what a head
+    that learns adds, its ring in RAM; 0 where the head was not embedded to learn.
     """
 
     core: str
@@ -45,6 +59,8 @@ class Figures(NamedTuple):
     stack: int
     policy_ram: int
     policy_flash: int
+    learner_ram: int = 0
+    learner_flash: int = 0
 
 
 def figures(folder: Path, core: str = "cortex-m4") -> Figures | None:
@@ -54,20 +70,23 @@ def figures(folder: Path, core: str = "cortex-m4") -> Figures | None:
     with TemporaryDirectory() as scratch:
         build = Path(scratch)
         objects = compile_sources(folder, core, build)
-        (build / "use.c").write_text(_USE, encoding="utf-8")
-        (build / "empty.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
-        with_policy = _USE.replace(
-            "verdict;", "verdict; static dripgate_policy p; static dripgate_rules r;\n"
-            "    dripgate_init(&p, &r);", 1,
-        )  # fmt: skip
-        (build / "policy.c").write_text(with_policy, encoding="utf-8")
-        sizes = {
-            name: _size(folder, core, build / f"{name}.c", objects, build)
-            for name in ("use", "empty", "policy")
-        }
-        flash, ram = (a - b for a, b in zip(sizes["use"], sizes["empty"], strict=True))
-        more_flash, more_ram = (a - b for a, b in zip(sizes["policy"], sizes["use"], strict=True))
-        return Figures(core, flash, ram, _stack(build), more_ram, more_flash)
+        mains = {
+            "empty": "int main(void) { return 0; }\n", "use": _USE,
+            "policy": _USE.replace("verdict;", f"verdict;{_POLICY}", 1),
+        }  # fmt: skip
+        if (folder / "src" / "dripgate_adapt.c").exists():
+            mains["learn"] = _USE.replace("verdict;", f"verdict;{_LEARN}", 1)
+        sizes = {}
+        for name, text in mains.items():
+            main = build / f"{name}.c"
+            main.write_text(text, encoding="utf-8")
+            sizes[name] = np.array(_size(folder, core, main, objects, build))
+        flash, ram = (sizes["use"] - sizes["empty"]).tolist()
+        more = [(sizes.get(name, sizes["use"]) - sizes["use"]).tolist() for name in _ADDED]
+        (policy_flash, policy_ram), (learner_flash, learner_ram) = more
+        return Figures(
+            core, flash, ram, _stack(build), policy_ram, policy_flash, learner_ram, learner_flash
+        )
 
 
 def compile_sources(folder: Path, core: str, build: Path) -> list[Path]:

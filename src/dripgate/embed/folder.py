@@ -13,6 +13,7 @@ import numpy as np
 from dripgate import __version__
 from dripgate.embed import golden, readme, tables
 from dripgate.embed.figures import Figures, figures
+from dripgate.embed.head import Head, read_head
 from dripgate.embed.lower import PLAIN, WITH_SCORE, lower
 from dripgate.embed.net import Net, generate
 from dripgate.errors import UserError
@@ -25,7 +26,8 @@ _OURS = Path("src") / "dripgate_config.h"
 class Embedded(NamedTuple):
     """What was made: bytes of arena and constants; what the cross compiler says, if there is one.
 
-    bound: bytes that are alive at the net's busiest step; no arena can be smaller.
+    bound: bytes that are alive at the net's busiest step; no arena can be smaller. head: the one
+    that learns, and its memory.
     """
 
     out: Path
@@ -33,34 +35,40 @@ class Embedded(NamedTuple):
     bound: int
     weights: int
     figures: Figures | None
+    head: Head | None = None
 
 
 def embed(
-    gate: Gate, out: str | Path, *, score: bool = True, log: Callable[[str], None] = lambda _: None
-) -> Embedded:
+    gate: Gate, out: str | Path, *, score: bool = True, adapt: bool = False,
+    log: Callable[[str], None] = lambda _: None,
+) -> Embedded:  # fmt: skip
     """Write the C folder of a gate, whole or not at all; an earlier one is replaced.
 
-    score: False leaves out everything but the classifier, to see what the score costs.
+    score: False leaves out everything but the classifier, to see what the score costs. adapt: the
+    head can learn on the device; the gate's memory goes into flash.
 
     Raises:
         UserError: ``out`` holds something else, or cannot be written.
-        GateError: the net has an operator or a shape that cannot be put into C.
+        GateError: the net has an operator or a shape that cannot be put into C, or the head cannot
+            learn.
     """
     out = Path(out)
     _refuse_foreign(out)
     log("folding the graph for one sample")
-    lowered = lower(gate.data, WITH_SCORE if score else PLAIN)
+    outputs = WITH_SCORE if score else PLAIN
+    lowered = lower(gate.data, outputs, head=read_head(gate) if adapt else None)
     log(f"generating C for {len(lowered.model.graph.node)} operators")
     net = generate(lowered)
     part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     try:
-        _write_sources(gate, net, part)
+        _write_sources(gate, net, lowered.head, part)
         if lowered.spectrum is not None:
             _write(part / "src" / "dripgate_spectrum.h", tables.spectrum(lowered.spectrum))
         else:
             (part / "src" / "dripgate_spectrum.c").unlink()
         log("compiling for a Cortex-M4, to measure")
-        made = Embedded(out, net.arena, net.bound, net.weights, figures(part))
+        weights = net.weights + (0 if lowered.head is None else lowered.head.nbytes)
+        made = Embedded(out, net.arena, net.bound, weights, figures(part), lowered.head)
         _write(part / "README.md", readme.text(gate, made))
         if out.exists():
             shutil.rmtree(out)
@@ -81,8 +89,12 @@ def _refuse_foreign(out: Path) -> None:
         raise UserError(f"{out}: its folder does not exist; make it first")
 
 
-def _write_sources(gate: Gate, net: Net, part: Path) -> None:
+def _write_sources(gate: Gate, net: Net, head: Head | None, part: Path) -> None:
     own = files("dripgate.embed") / "c"
+    if head is not None:
+        for source in (own / "adapt").iterdir():
+            _copy(source, part / "src")
+        _write(part / "src" / "dripgate_head.c", tables.deployed(head))
     for source in own.iterdir():
         if source.is_file() and source.name.endswith((".c", ".h")):
             _copy(source, part / "src")
@@ -93,7 +105,7 @@ def _write_sources(gate: Gate, net: Net, part: Path) -> None:
     _copy(own / "arduino" / "decide.ino", part / "examples" / "decide")
     _write(part / "src" / "dripgate_net.c", net.code)
     _write(part / "src" / "dripgate_net_data.c", net.data)
-    _write(part / "src" / "dripgate_config.h", tables.config(gate, net, __version__))
+    _write(part / "src" / "dripgate_config.h", tables.config(gate, net, __version__, head))
     samples = golden.samples(gate)
     outputs = gate(samples)
     close = golden.close(gate, outputs, 10 * golden.TOLERANCE)

@@ -23,6 +23,7 @@ from dripgate.embed.graphs import (
     shapes,
     users,
 )
+from dripgate.embed.head import Head, open_head
 from dripgate.embed.spectrum import Spectrum, take_spectrum
 from dripgate.errors import GateError
 from dripgate.types import Array
@@ -34,19 +35,30 @@ PLAIN = ("logits",)
 
 
 class Lowered(NamedTuple):
-    """The model, and the log-mel front end that was cut from it, whose result it then takes."""
+    """The model, and the log-mel front end that was cut from it, whose result it then takes.
+
+    head: where its weights are inputs of the model, so that they can learn.
+    """
 
     model: onnx.ModelProto
     spectrum: Spectrum | None
+    head: Head | None = None
 
 
-def lower(gate: bytes, outputs: tuple[str, ...] = WITH_SCORE) -> Lowered:
+def lower(
+    gate: bytes, outputs: tuple[str, ...] = WITH_SCORE, *, head: Head | None = None
+) -> Lowered:
     """The gate's graph for one sample, every shape known, with ``outputs`` only.
+
+    head: of this gate, where its weights shall become inputs, and what they multiply one more
+    output.
 
     Raises GateError where a shape depends on the sample's values.
     """
     model = onnx.load_model_from_string(gate)
-    _keep_outputs(model.graph, outputs)
+    if head is not None:
+        open_head(model.graph)
+    _keep_outputs(model.graph, outputs if head is None else (*outputs, head.features))
     _fix_batch(model.graph)
     model = _folded(model)
     fold_linear_sums(model.graph)
@@ -56,7 +68,7 @@ def lower(gate: bytes, outputs: tuple[str, ...] = WITH_SCORE) -> Lowered:
     _quality_first(model.graph)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     _refuse_unknown_shapes(model.graph)
-    return Lowered(model, spectrum)
+    return Lowered(model, spectrum, head)
 
 
 def _quality_first(graph: onnx.GraphProto) -> None:
@@ -101,7 +113,7 @@ def _keep_outputs(graph: onnx.GraphProto, names: tuple[str, ...]) -> None:
 
 def _fix_batch(graph: onnx.GraphProto) -> None:
     """Batch 1 at both ends; what lies between is inferred again."""
-    for value in (*graph.input, *graph.output):
+    for value in (graph.input[0], *graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     del graph.value_info[:]
 

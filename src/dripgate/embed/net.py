@@ -132,14 +132,25 @@ def _static(code: str) -> str:
     return f"static {found[1]};\n\n"
 
 
+#: What a head that learns reads, and where it lies.
+_LAST = """
+extern const float *dripgate_head;
+
+const float *dripgate_last_features(void) {{ return AT({}); }}
+"""
+
+
 def _entry(lowered: Lowered, offsets: dict[str, int], found: Plan) -> str:
     front = lowered.spectrum
     names = _computed(lowered.model.graph)
-    before, call = "", ["sample"]
+    before, declared, call = "", "", ["sample"]
     if front is not None:
         scratch, mel = offsets[SCRATCH], offsets[front.name]
         before = f"    dripgate_spectrum((const int16_t *)sample, AT({scratch}), AT({mel}));\n"
         call = [f"AT({mel})"]
+    if (head := lowered.head) is not None:
+        declared = _LAST.format(offsets[head.features])
+        call += ["(const void *)dripgate_head", f"dripgate_head + {head.weight.size}"]
     arguments = ",\n        ".join([*call, *(f"AT({offsets[name]})" for name in names)])
     return f"""
 /* The only memory the net needs. Tensors that live at the same time do not overlap in it. */
@@ -147,7 +158,7 @@ static union {{ double alignment; unsigned char bytes[{found.size}]; }} arena;
 #define AT(offset) ((void *)(arena.bytes + (offset)))
 
 void dripgate_spectrum(const int16_t *pcm, void *scratch, float *mel);
-
+{declared}
 const unsigned char *dripgate_net(const void *sample)
 {{
 {before}    {_ENTRY}(

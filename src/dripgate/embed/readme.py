@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from dripgate.gate import Gate
 
 if TYPE_CHECKING:
+    from dripgate.embed.figures import Figures
     from dripgate.embed.folder import Embedded
 
 
@@ -43,7 +44,7 @@ if (verdict.decision != DRIPGATE_DROP) store(sample, verdict.propensity);
   a sleep.
   `-DDRIPGATE_SHARE=0` leaves out what ranks scores.
 
-## What it takes
+{_learning(made)}## What it takes
 
 {_figures(made)}
 
@@ -58,6 +59,49 @@ of the Python policy are not here.
 """
 
 
+def _learning(made: "Embedded") -> str:
+    head = made.head
+    if head is None:
+        return ""
+    memory = (
+        f"{len(head.vectors)} vectors of the initial data"
+        if len(head.vectors)
+        else ("no memory of the initial data: it may forget classes that are not labelled")
+    )
+    return f"""\
+## The head learns
+
+{head.bias.size} rows of {head.width} features, {memory}. Features of what is kept wait in a ring
+for their labels; each call of `dripgate_learn` is a bounded piece of work.
+
+```c
+static dripgate_features ring[DRIPGATE_RING];
+static dripgate_learner learner;
+const dripgate_storage storage = dripgate_ram(ring); /* or two functions of yours, for flash */
+dripgate_adapt(&learner, &storage);
+
+dripgate_decide(sample, &verdict);
+if (verdict.decision == DRIPGATE_KEEP) dripgate_remember(id, verdict.propensity);
+
+dripgate_label(id, label); /* seconds or days later */
+dripgate_learn();
+```
+
+`-DDRIPGATE_RING=…` sets how many samples can wait. `dripgate_unlearn()` brings the deployed head
+back. Thresholds stay as they were: scores change with the head, and the policy's share follows.
+
+"""
+
+
+def _learner(found: "Figures") -> list[str]:
+    if not found.learner_flash:
+        return []
+    return [
+        f"| learning, where it is used: RAM, the ring included | {found.learner_ram:,} |",
+        f"| learning, where it is used: flash, the memory included | {found.learner_flash:,} |",
+    ]
+
+
 def _figures(made: "Embedded") -> str:
     rows = [f"| constants in flash | {made.weights:,} |", f"| arena in RAM | {made.arena:,} |"]
     found = made.figures
@@ -70,6 +114,7 @@ def _figures(made: "Embedded") -> str:
             f"| stack | {found.stack:,} |",
             f"| policy, where it is used: RAM | {found.policy_ram:,} |",
             f"| policy, where it is used: flash | {found.policy_flash:,} |",
+            *_learner(found),
         ]
     where = "" if found is None else f" on a {found.core}, -Os"
     return "\n".join([f"| bytes{where} | |", "|---|---|", *rows])

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from dripgate.embed import golden as samples_of
+from dripgate.embed.head import Head
 from dripgate.embed.net import Net
 from dripgate.embed.spectrum import Spectrum, factors
 from dripgate.gate import Gate, Outputs
@@ -14,7 +15,7 @@ from dripgate.types import Array
 _TYPES = {"uint8": "uint8_t", "int16": "int16_t", "float32": "float"}
 
 
-def config(gate: Gate, net: Net, version: str) -> str:
+def config(gate: Gate, net: Net, version: str, head: Head | None = None) -> str:
     """dripgate_config.h: what the hand-written C needs to know about this gate."""
     info = gate.info
     kind = _TYPES[info.input.dtype.name]
@@ -40,9 +41,51 @@ def config(gate: Gate, net: Net, version: str) -> str:
         f"#define DRIPGATE_HAS_SCORE {int(scored)}",
         *(f"#define DRIPGATE_{name.upper()}_AT {offset}" for name, offset in at.items()),
         "",
+        *([] if head is None else learning(gate.id, gate.info.head, head)),
+        f"#define DRIPGATE_ADAPTS {int(head is not None)}",
+        "",
         "#endif",
     ]
     return "\n".join(lines) + "\n"
+
+
+def learning(gate: str, kind: str, head: Head) -> list[str]:
+    """What the C of a head that learns needs to know; kind: "softmax" or "sigmoid"."""
+    rows, width = head.bias.size, head.width
+    at = f"((row) * {width} + (d))" if head.turned else f"((d) * {rows} + (row))"
+    return [
+        f"#define DRIPGATE_GATE_NUMBER 0x{gate[:8]}u",
+        f"#define DRIPGATE_ROWS {rows}",
+        f"#define DRIPGATE_FEATURES {width}",
+        f"#define DRIPGATE_HEAD {rows * width + rows} /* weights, then biases */",
+        f"#define DRIPGATE_WEIGHT_AT(row, d) {at}",
+        f"#define DRIPGATE_SOFTMAX {int(kind == 'softmax' and rows > 1)}",
+        f"#define DRIPGATE_FEATURE_SQUARE {_floats([head.square])}",
+        f"#define DRIPGATE_MEMORY {len(head.vectors)}",
+    ]
+
+
+def deployed(head: Head) -> str:
+    """dripgate_head.c: the deployed head, which the net reads until one learns, and the memory."""
+    numbers = np.concatenate([head.weight, head.bias])
+    text = f"""\
+#include "dripgate_head.h"
+
+const float dripgate_deployed[DRIPGATE_HEAD] = {{{_floats(numbers)}}};
+const float *dripgate_head = dripgate_deployed;
+"""
+    if not len(head.vectors):
+        return text
+    halves = head.vectors.view(np.uint16)
+    rows = ",\n    ".join(f"{{{_integers(row)}}}" for row in halves)
+    return (
+        text
+        + f"""
+const uint16_t dripgate_memory[DRIPGATE_MEMORY][DRIPGATE_FEATURES] = {{
+    {rows}}};
+const int16_t dripgate_memory_class[DRIPGATE_MEMORY] = {{{_integers(head.classes)}}};
+"""
+    )
 
 
 def golden(gate: Gate, out: Outputs, close: Array) -> str:

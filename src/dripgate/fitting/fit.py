@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 
 from dripgate import __version__
+from dripgate.adapt.memory import DEFAULT as DEFAULT_MEMORY
+from dripgate.adapt.memory import Form, remember
 from dripgate.data import Dataset, Source, Split, infer_input, open_source
 from dripgate.errors import DataError
 from dripgate.fitting.brought import Brought, Said, bring
@@ -23,11 +25,13 @@ from dripgate.gate_info import (
     Calibration,
     GateInfo,
     Histogram,
+    LastLayer,
     Parity,
     Provenance,
     TargetLayer,
 )
-from dripgate.graph.build import build_graph, with_info, with_thresholds
+from dripgate.gate_tensors import Remembered, changed
+from dripgate.graph.build import build_graph, with_info
 from dripgate.graph.check import check_gate, make_reference
 from dripgate.graph.classifier import OnnxClassifier
 from dripgate.graph.measure import run, session
@@ -56,6 +60,7 @@ def fit(
     preprocessing: Said = "auto",
     classes: tuple[str, ...] | None = None,
     output: str | None = None,
+    memory: Form = DEFAULT_MEMORY,
     seed: int = 0,
     force: bool = False,
     log: Log | None = None,
@@ -71,6 +76,8 @@ def fit(
     preprocessing: what the classifier expects: a Preprocessing, Pixels or Features. "auto" tries
     the usual conventions on the data, another word names one of them (conventions.conventions).
     classes: the names of the outputs in order. output: which output holds the classes.
+    memory: what the gate remembers of the data, so that its head can learn on the device without
+    forgetting: "stats", "none", or so many feature vectors per class (docs/adapt.md).
     force: build a gate of a classifier that is no better than a guess, too.
     log: is told each step as it begins, and each choice that was made. bar: shows how far
     what takes long is.
@@ -93,7 +100,7 @@ def fit(
         files, classifier.name, shape=classifier.shape, layer=layer, output=classifier.output
     )
     brought = bring(classifier, opened, data, preprocessing, force=force, log=log, bar=bar)
-    return _Fitting(brought, opened, chosen, score, seed, force, log, bar).gate(keep)
+    return _Fitting(brought, opened, chosen, score, seed, force, log, bar).gate(keep, memory)
 
 
 def _kind(data: Dataset | Source | str | Path) -> InputSpec:
@@ -108,6 +115,7 @@ class _Graph(NamedTuple):
     model: bytes
     target: TargetLayer
     parity: Parity
+    last: LastLayer | None
 
 
 class _Fitting:
@@ -121,7 +129,7 @@ class _Fitting:
         self._force, self._bar = force, bar
         self._opened, self._chosen = opened, chosen  # used up by the graph
 
-    def gate(self, keep: Keep) -> Gate:
+    def gate(self, keep: Keep, memory: Form) -> Gate:
         """The steps in order."""
         brought = self._brought
         self._log("learning what ordinary samples look like")
@@ -143,7 +151,25 @@ class _Fitting:
         thresholds = msgspec.structs.replace(ordinary, low=band.low, high=band.high)
         calibration = _calibration(seen, outputs.quality, learned)
         info = self._info(graph, thresholds, calibration, learned.keep)
-        return Gate(with_info(with_thresholds(graph.model, thresholds), info), "the new gate")
+        info, remembered = self._remembering(info, outputs.features, memory)
+        return Gate(changed(graph.model, info, memory=remembered), "the new gate")
+
+    def _remembering(
+        self, info: GateInfo, features: Array, form: Form
+    ) -> tuple[GateInfo, Remembered | None]:
+        """What the head needs to learn on the device: the size of its features, and the memory."""
+        if info.last is None:
+            why = (
+                "the head does not end in a linear layer of its own: it cannot learn on the device"
+            )
+            self._log(why)
+            return msgspec.structs.replace(info, notes=(*info.notes, why)), None
+        brought = self._brought
+        scale2 = float(np.mean(np.square(features, dtype=np.float64)))
+        last = msgspec.structs.replace(info.last, scale2=scale2 or 1.0)
+        made = remember(features, brought.labels, len(brought.classes), form, self._seed)
+        about, remembered = made or (None, None)
+        return msgspec.structs.replace(info, last=last, memory=about), remembered
 
     def _graph(self, ordinary: Thresholds) -> _Graph:
         brought, score = self._brought, self._score
@@ -169,7 +195,7 @@ class _Fitting:
             name=chosen.cut.name, module=module, shape=chosen.cut.sizes, why=chosen.why,
             behind=behind, added=built.added,
         )  # fmt: skip
-        return _Graph(built.model, target, parity)
+        return _Graph(built.model, target, parity, built.last)
 
     def _info(
         self, graph: _Graph, thresholds: Thresholds, seen: Calibration | None, keep: float
@@ -184,7 +210,7 @@ class _Fitting:
             schema=SCHEMA, score=self._score, thresholds=thresholds, keep=keep,
             classes=brought.classes, input=brought.input, preprocessing=brought.preprocessing,
             head=brought.ends.head, notes=brought.notes, layer=graph.target,
-            calibration=seen or draft, parity=graph.parity,
+            calibration=seen or draft, parity=graph.parity, last=graph.last,
             provenance=_provenance(brought, self._seed),
         )  # fmt: skip
 

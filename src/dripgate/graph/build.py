@@ -8,39 +8,59 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from dripgate.errors import GateError, ModelError
-from dripgate.gate_info import INPUT_NAME, METADATA_KEY, OUTPUT_NAMES, GateInfo
+from dripgate.gate_info import (
+    FEATURES,
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    INPUT_NAME,
+    MEMORY_CLASSES,
+    MEMORY_FEATURES,
+    MEMORY_SPREAD,
+    METADATA_KEY,
+    OUTPUT_NAMES,
+    GateInfo,
+    LastLayer,
+)
+from dripgate.gate_tensors import THRESHOLDS, threshold_matrix
 from dripgate.graph.builder import Builder
 from dripgate.graph.cut import Cut
+from dripgate.graph.last import take_last
 from dripgate.graph.opened import Opened
 from dripgate.graph.prepare import add_preparation, samples_input
 from dripgate.graph.reverse import alpha
 from dripgate.graph.shrink import shrink
 from dripgate.graph.tail import (
-    THRESHOLDS,
     add_heatmap,
     add_objective,
     add_quality,
     add_verdict,
-    threshold_matrix,
 )
 from dripgate.heatmap import SCORES
 from dripgate.types import InputSpec, Preprocessing, Thresholds
 
-_RESERVED = {THRESHOLDS, INPUT_NAME, *OUTPUT_NAMES, "alpha"}
+_RESERVED = {
+    THRESHOLDS, INPUT_NAME, *OUTPUT_NAMES, "alpha", FEATURES, HEAD_WEIGHT, HEAD_BIAS,
+    MEMORY_FEATURES, MEMORY_CLASSES, MEMORY_SPREAD,
+}  # fmt: skip
 
 
 class Built(NamedTuple):
-    """A gate's graph, and how many operators stand in it behind the classifier's own."""
+    """A gate's graph, and how many operators stand in it behind the classifier's own.
+
+    last: the layer that can learn on the device; None where there is none.
+    """
 
     model: bytes
     added: int
+    last: LastLayer | None
 
 
 def build_graph(
     opened: Opened, target: Cut, preprocessing: Preprocessing, spec: InputSpec, score: str,
     thresholds: Thresholds, *, with_alpha: bool = False,
 ) -> Built:  # fmt: skip
-    """The gate's ONNX model: ``samples`` in, gate_info.OUTPUT_NAMES out.
+    """The gate's ONNX model: ``samples`` in, gate_info.OUTPUT_NAMES out, and FEATURES where the
+    last layer takes something else than the embedding.
 
     ``opened`` is used up: its graph becomes the gate's. What ordinary samples look like
     (``thresholds.typical``) is built in; the other thresholds are an initializer, which
@@ -75,10 +95,11 @@ def build_graph(
         outputs["alpha"] = weights
     _name_outputs(graph, outputs)
     shrink(opened.model)
+    last = take_last(build, graph)
     proto = ir.to_proto(opened.model)
     _tidy(proto)
     written = with_thresholds(proto.SerializeToString(), thresholds)
-    return Built(written, len(proto.graph.node) - before)
+    return Built(written, len(proto.graph.node) - before, last)
 
 
 def _connect(opened: Opened, values: ir.Value) -> None:

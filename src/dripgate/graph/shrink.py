@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
+from dripgate.graph.last import find_last
 from dripgate.graph.read import FOLDED, OPSET
 from dripgate.types import Array
 
@@ -77,8 +78,10 @@ def _fold_linear(graph: ir.Graph) -> None:
     """x · W, then reshapes, sums and factors: one product with a W that has been through them.
 
     Behind LeNet's pool, (N, 120) · (120, 784) summed over 49 cells is (N, 120) · (120, 16). A
-    mere factor, such as 1/(h·w), becomes the product's own: W is not stored a second time.
+    mere factor, such as 1/(h·w), becomes the product's own: W is not stored a second time. That
+    is all that may be done with the last layer's, which will be another once the head has learned.
     """
+    learns = find_last(graph)
     for node in _nodes(graph, "MatMul") + _nodes(graph, "Gemm"):
         matrix = _matrix(node)
         if matrix is None:
@@ -94,6 +97,8 @@ def _fold_linear(graph: ir.Graph) -> None:
             continue
         last, folded = best
         factor = _factor(folded, weight)
+        if factor is None and learns is not None and source is learns.weight:
+            continue
         if factor is None:
             constant = _constant(graph, f"{node.outputs[0].name}.folded", folded)
             product = _add(graph, last, "MatMul", [node.inputs[0], constant])

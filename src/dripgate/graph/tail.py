@@ -10,17 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from dripgate.gate_tensors import THRESHOLDS
 from dripgate.graph.builder import Builder
 from dripgate.graph.cut import Cut
 from dripgate.graph.head import HeadKind
 from dripgate.heatmap import EMPTY, ScoreSpec, Statistic
 from dripgate.quality import FLOOR, spacing
-from dripgate.types import Array, Decision, Thresholds, Typical
+from dripgate.types import Array, Decision, Typical
 
-#: The thresholds' name in the graph: float32 (2 + classes, 4), see threshold_matrix.
-THRESHOLDS = "thresholds"
-#: "No bound" in the graph: every finite float32 is inside, infinities and NaN are not.
-UNBOUNDED = float(np.finfo(np.float32).max)
 #: The verdict by the first rule broken: quality low, score low, score high. The fourth is met by
 #: none, so that it is the first for who breaks no other.
 _VERDICTS = [Decision.QUARANTINE, Decision.DROP, Decision.DROP, Decision.KEEP]
@@ -181,21 +178,3 @@ def add_verdict(
     verdict = add("Gather", codes, broken, shape=(batch,))
     add.declare(verdict, (batch,), ir.DataType.INT8)
     return verdict
-
-
-def threshold_matrix(thresholds: Thresholds) -> Array:
-    """float32 (2 + C, 4), by which (quality, score, onehot of ŷ) gives each rule's margin.
-
-    A margin is value - low or high - value. But for those two all terms are 0, and a difference
-    of two float32 is never rounded across 0: the sign is exact. What is not finite meets no rule.
-    """
-    low, high = (
-        np.array([missing if b is None else b for b in bounds], np.float32)
-        for bounds, missing in ((thresholds.low, -UNBOUNDED), (thresholds.high, UNBOUNDED))
-    )
-    least = thresholds.quality_low
-    matrix = np.zeros((2 + len(low), len(_VERDICTS)), np.float32)
-    matrix[0, 0], matrix[1, 1:3] = 1, (1, -1)
-    matrix[2:, 0] = UNBOUNDED if least is None else -least
-    matrix[2:, 1], matrix[2:, 2], matrix[2:, 3] = -low, high, -1
-    return matrix

@@ -23,7 +23,7 @@ ORDERS: tuple[Order, ...] = (
 )  # fmt: skip
 _ROW = (
     "key, lower(hex(id)), source, time, decision, pool, reason, score, quality, predicted,"
-    " propensity, detail, label, bytes"
+    " propensity, detail, label, bytes, coalesce(gate, '')"
 )
 _BY_KEYS = f"SELECT {_ROW} FROM samples WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
 _BY_ID = f"SELECT {_ROW} FROM samples WHERE id = ?"  # noqa: S608 - our own constant
@@ -45,10 +45,12 @@ _Counted: Any = tuple[str, str, int, str | None, int]
 #: The strata of an audit, in the order of the ids: those are hashes, so it is chance.
 _CHANCE = """
 SELECT id, source, predicted, propensity, label FROM samples
-WHERE pool = 'audit' AND uploaded = :uploaded AND worth > :after ORDER BY worth LIMIT 256"""
+WHERE pool = 'audit' AND uploaded = :uploaded AND worth > :after
+  AND (:gate IS NULL OR gate = :gate) ORDER BY worth LIMIT 256"""
 _CERTAIN = """
 SELECT id, source, predicted, propensity, label FROM samples
-WHERE id > :after AND propensity >= 1 ORDER BY id LIMIT 256"""
+WHERE id > :after AND propensity >= 1 AND (:gate IS NULL OR gate = :gate)
+ORDER BY id LIMIT 256"""
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,6 +88,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     label: str | None
     bytes: int
+    gate: str
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -178,15 +181,16 @@ class Browsing(Reader):
         )[0]
         return found
 
-    def drawn(self, *, chance: bool) -> Iterator[Drawn]:
+    def drawn(self, *, chance: bool, gate: str | None = None) -> Iterator[Drawn]:
         """Samples kept by chance, or those kept for certain, in the order of their hashes.
 
-        The first so many of them are a random draw from all, whatever they show.
+        The first so many of them are a random draw from all, whatever they show. gate: only of
+        those that this gate decided about, by its id.
         """
         if not chance:
-            yield from self._drawn(_CERTAIN)
+            yield from self._drawn(_CERTAIN, gate=gate)
             return
-        parts = [self._drawn(_CHANCE, uploaded=sent) for sent in (0, 1)]
+        parts = [self._drawn(_CHANCE, uploaded=sent, gate=gate) for sent in (0, 1)]
         yield from heapq.merge(*parts, key=lambda one: one.id)
 
     def embedding(self, key: int) -> Array | None:

@@ -20,6 +20,7 @@ from dripgate.progress import Progress
 from dripgate.store.checking import problems, steps
 from dripgate.store.records import (
     Change,
+    Event,
     Ledger,
     StoredSample,
     Summary,
@@ -59,6 +60,11 @@ _Marks: Any = Annotated[bytes, msgspec.Meta(max_length=LEDGER)]
 _Noted: Any = tuple[int, Literal[0, 1], _Marks]
 _Whole: Any = int | None
 _Limit: Any = Annotated[int, msgspec.Meta(ge=SMALLEST)] | None
+_LOG = "SELECT device, number, time, what, gate, said FROM events"
+_EVENTS = f"{_LOG} ORDER BY event DESC LIMIT ?"
+_UNSENT = f"{_LOG} WHERE device = '' AND NOT uploaded ORDER BY event LIMIT ?"
+_Logged: Any = tuple[str, int, float, str, str, str]
+_Reported: Any = tuple[str, float, str]
 _FILES = ("", "-journal", "-wal", "-shm", "-lock")
 
 
@@ -219,6 +225,20 @@ class Reader:
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of the ids that are not in the store, in their order."""
         return [id for id in ids if id not in self]
+
+    def events(self, *, most: int = 100, unsent: bool = False) -> list[Event]:
+        """The newest events of the log, oldest first; unsent: of this device, the oldest ones that
+        the receiving end does not have.
+        """
+        rows = self._query(_UNSENT if unsent else _EVENTS, (most,))
+        found = self._typed(list[_Logged], rows if unsent else rows[::-1])
+        fields = ("device", "number", "time", "what", "gate", "said")
+        return [Event(**dict(zip(fields, row, strict=True))) for row in found]
+
+    def devices(self) -> dict[str, tuple[float, str]]:
+        """By device that sends here: when its last report came, and the report, JSON text."""
+        rows = self._query("SELECT name, time, said FROM devices ORDER BY name")
+        return {name: (at, said) for name, at, said in self._typed(list[_Reported], rows)}
 
     @property
     def limit(self) -> int | None:

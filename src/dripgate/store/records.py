@@ -1,6 +1,7 @@
 """What goes into a store and what comes out of it."""
 
 import math
+import time as clock
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -17,6 +18,8 @@ T = TypeVar("T")
 #: Longest texts kept, in characters: the end of a source (4096 is Linux' longest path), the
 #: beginning of a detail, and a label, which is refused rather than cut.
 LONGEST_SOURCE, LONGEST_DETAIL, LONGEST_LABEL = 4096, 1024, 256
+#: Characters of a gate's id, of what an event is, and of the line that says it.
+LONGEST_GATE, LONGEST_WHAT, LONGEST_SAID = 64, 32, 1024
 #: The label of a sample that a person found broken: no class, and nothing to train on.
 BROKEN = "(broken)"
 _LARGEST_HALF = 65504.0  # of float16
@@ -39,6 +42,7 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
     id: SHA-256 of the payload, 64 hex digits. time: seconds since the epoch. score, quality and
     propensity are NaN where they were NaN. predicted is a class index, -1 where there is none.
     label: None until the sample is labelled. uploaded: whether ``mark_uploaded`` was told so.
+    gate: id of the gate that decided, "" where it was not noted.
     """
 
     id: str
@@ -54,6 +58,7 @@ class StoredSample(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     label: str | None
     uploaded: bool
+    gate: str = ""
 
     @property
     def sample(self) -> Sample:
@@ -118,6 +123,21 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     who: str
     undone: bool
     labels: dict[str, tuple[str | None, str | None]]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step in the life of a device's gates, as the store's log has it.
+
+    what: one word, such as "switched". gate: id of the gate it is about. said: a line for people.
+    time: seconds since the epoch. number: rising, given by the store. device: "" is this one.
+    """
+
+    what: Annotated[str, msgspec.Meta(max_length=LONGEST_WHAT)]
+    gate: Annotated[str, msgspec.Meta(max_length=LONGEST_GATE)] = ""
+    said: Annotated[str, msgspec.Meta(max_length=LONGEST_SAID)] = ""
+    time: float = msgspec.field(default_factory=clock.time)
+    number: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
+    device: str = ""
 
 
 class Decided(NamedTuple):
@@ -198,7 +218,12 @@ def packed(embedding: Array | None) -> bytes | None:
 
 
 def candidate(
-    position: int, sample: Sample, verdict: Verdict, label: str | None, numbers: bytes | None
+    position: int,
+    sample: Sample,
+    verdict: Verdict,
+    label: str | None,
+    numbers: bytes | None,
+    gate: str | None = None,
 ) -> Candidate:
     """The row of a sample. NaN becomes NULL, as always in SQLite.
 
@@ -222,6 +247,7 @@ def candidate(
         "propensity": float(verdict.propensity),
         "detail": detail,
         "label": label,
+        "gate": gate and clean(gate)[:LONGEST_GATE],
         "bytes": len(sample.payload),
         "value": value,
         "footprint": size,
@@ -256,6 +282,7 @@ class _Row(NamedTuple):
     detail: str
     label: str | None
     uploaded: int
+    gate: str | None
     payload: bytes
 
 
@@ -279,6 +306,7 @@ def stored_sample(columns: Sequence[Any]) -> StoredSample:
         detail=row.detail,
         label=row.label,
         uploaded=bool(row.uploaded),
+        gate=row.gate or "",
     )
 
 

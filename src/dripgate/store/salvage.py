@@ -30,7 +30,8 @@ from dripgate.types import Decision, Reason, Verdict
 _LEAF = 0x0D
 _LARGEST_LOCAL, _SMALLEST_LOCAL, _OVERFLOW = PAGE - 35, 489, PAGE - 4
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes by serial type
-#: Columns of a row of ``samples`` in the order of the file: 15 in schema 1, then ``uploaded``.
+#: Columns of a row of ``samples`` in the order of the file: 15 in schema 1, then ``uploaded``,
+#: ``ran`` and ``gate``.
 _COLUMNS = 15
 _LONGEST_ROW = 1 << 16  # bytes of a row of samples: its texts are bounded
 _LOST = "salvaged: its verdict was lost"
@@ -125,6 +126,7 @@ def _rescue(
             store.put_many(
                 [(one.sample, one.verdict) for one in found.values()],
                 labels={id: one.label for id, one in found.items() if one.label is not None},
+                gates={id: one.gate for id, one in found.items() if one.gate},
             )
             store.mark_uploaded(id for id, one in found.items() if one.uploaded)
             whole += len(found)
@@ -153,7 +155,9 @@ def _parts(payloads: Iterator[bytes]) -> Iterator[list[bytes]]:
 def _restored(row: _Row, payload: bytes) -> StoredSample | None:
     """From a row of the file; None where its values cannot be a verdict's."""
     with suppress(msgspec.ValidationError):
-        return stored_sample((*row.values[1:12], [*row.values, 0][_COLUMNS], payload))
+        later = row.values[_COLUMNS:]
+        uploaded, _, gate = later + [0, 0.0, None][len(later) :]
+        return stored_sample((*row.values[1:12], uploaded, gate, payload))
     return None
 
 

@@ -17,7 +17,7 @@ from dripgate.store.beside import check_beside
 from dripgate.store.space import PAGE
 
 APPLICATION_ID = 0x44524950  # "DRIP"
-VERSION = 5
+VERSION = 6
 WITH_EMBEDDINGS = 5
 _INCREMENTAL = 2  # of PRAGMA auto_vacuum
 #: Seconds to wait for readers in the middle of a read, or for a writer in the middle of a commit.
@@ -101,10 +101,28 @@ _STEPS = (
   PRIMARY KEY (change, id)
 ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        "ALTER TABLE samples ADD COLUMN gate TEXT",  # id of the one that decided; NULL: not noted
+        """CREATE TABLE events (
+  event INTEGER PRIMARY KEY AUTOINCREMENT,
+  device TEXT NOT NULL,                   -- '' is this one
+  number INTEGER NOT NULL,                -- of the event on its device, rising
+  time REAL NOT NULL,                     -- seconds since the epoch
+  what TEXT NOT NULL,
+  gate TEXT NOT NULL,                     -- id of the gate it is about
+  said TEXT NOT NULL,                     -- a line for people
+  uploaded INTEGER NOT NULL
+) STRICT""",
+        """CREATE TABLE devices (
+  name TEXT PRIMARY KEY,
+  time REAL NOT NULL,                     -- seconds since the epoch
+  said TEXT NOT NULL                      -- JSON: its last report
+) STRICT, WITHOUT ROWID""",
+    ),
 )
 COLUMNS = (
     "id, source, time, decision, reason, score, quality, predicted, propensity, detail, label,"
-    " uploaded, payload"
+    " uploaded, gate, payload"
 )
 #: Bytes that a step, by the version it begins at, may need for each sample: the entries of new
 #: indexes.

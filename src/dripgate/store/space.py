@@ -25,6 +25,8 @@ AUDIT_SHARE = 0.1
 
 #: Most bytes of marks of decided files, whatever the limit: those of a million files.
 LEDGER = 24_000_000
+#: Most events of the log, whatever the limit.
+LOG = 10_000
 
 _OVERFLOW = PAGE - 4  # payload bytes of an overflow page
 _LEAF = PAGE - 12  # bytes of a leaf page for cells
@@ -39,6 +41,11 @@ def journal_bound(limit: int) -> int:
 def ledger_bound(limit: int | None) -> int:
     """Bytes of marks of decided files that are remembered: a sixteenth of the limit, at most."""
     return LEDGER if limit is None else min(LEDGER, max_pages(limit) * PAGE // 16)
+
+
+def log_bound(limit: int | None) -> int:
+    """Events that the log remembers: a kilobyte each at most, and a sixty-fourth of the limit."""
+    return LOG if limit is None else max(8, min(LOG, limit // 65_536))
 
 
 def row_journal_bound(limit: int) -> int:

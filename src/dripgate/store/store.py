@@ -1,8 +1,9 @@
 """The store as its users see it."""
 
 import os
+import time as clock
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dripgate.store import schema, space
 from dripgate.store.age import MACHINE, UNSET, Clocks, Tenure
 from dripgate.store.labelling import Labelling
 from dripgate.store.reading import digest
-from dripgate.store.records import Decided, Put, Wanted, clean
+from dripgate.store.records import Decided, Event, Put, Wanted, clean
 from dripgate.store.size import format_size, parse_size
 from dripgate.store.space import PAGE, SPARE
 from dripgate.store.writing import ADD, DEFAULT_SHARES, NOTE, WRONG
@@ -92,26 +93,30 @@ class Store(Labelling):
         *,
         labels: Mapping[str, str] | None = None,
         embeddings: Mapping[str, Array] | None = None,
+        gates: Mapping[str, str] | None = None,
         counters: Mapping[str, int] | None = None,
         meta: Mapping[str, str] | None = None,
         decided: Decided | None = None,
+        events: Sequence[Event] = (),
     ) -> list[Put]:
         """Store samples and add to counters, with as few commits as the limit allows: often one.
 
         labels: by sample id. embeddings: (D,) by sample id, of those that have one; stored as
-        float16. counters: added, meta: noted as by ``set_meta``, and decided: files, noted in the
-        ledger, all in the transaction of the last sample, so they never run ahead of the samples.
+        float16. gates: by sample id, the id of the gate that decided. counters: added, meta: noted
+        as by ``set_meta``, decided: files, noted in the ledger, and events: appended to the log,
+        all in the transaction of the last sample, so they never run ahead of the samples.
         Returns what became of each, in order, when all is durable.
 
         Raises: as ``put``; then earlier samples of the call may be stored, and nothing is counted.
         """
-        ids, waiting = self._sift(pairs, labels or {}, embeddings or {})
+        ids, waiting = self._sift(pairs, labels or {}, embeddings or {}, gates or {})
         fate = dict.fromkeys(ids, Put.PRESENT) | dict.fromkeys((w.id for w in waiting), Put.REFUSED)
         added = Counter(counters or {})
         notes = {key: self._note(key, value) for key, value in (meta or {}).items()}
         size = sum(len(text.encode()) for text in notes.values()) + (decided or _NONE).size
+        size += len(events) * PAGE // 2
         room = SPARE + size // (PAGE // 2)
-        if notes or decided:
+        if notes or decided or events:
             self._make_spare(room)
         while True:
             admitted, refused = self._admit(waiting)
@@ -126,6 +131,7 @@ class Store(Labelling):
                 then=added,
                 notes=notes,
                 decided=decided,
+                events=events,
                 spare=spare,
                 first=first,
             )
@@ -153,6 +159,25 @@ class Store(Labelling):
             self._make_spare(SPARE)
             waiting = waiting[self._write(update, waiting, spare=SPARE // 2) :]
         return marked
+
+    def note_reports(self, reports: Mapping[str, str], events: Sequence[Event] = ()) -> None:
+        """Note each device's last report, JSON text by name, and events of theirs, once each."""
+        texts = {name: self._note(f"report of {name}", text) for name, text in reports.items()}
+        size = sum(len(text.encode()) for text in texts.values()) + len(events) * PAGE // 2
+        self._make_spare(SPARE + size // (PAGE // 2))
+        with self._transaction():
+            rows = [(name, clock.time(), text) for name, text in texts.items()]
+            self._db.executemany("INSERT OR REPLACE INTO devices VALUES (?, ?, ?)", rows)
+            self._note_events(events)
+
+    def mark_events(self, numbers: Iterable[int]) -> None:
+        """Note that the receiving end has these events of this device."""
+        self._make_spare(SPARE)
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE events SET uploaded = 1 WHERE device = '' AND number = ?",
+                [(number,) for number in numbers],
+            )
 
     # Leaving on purpose -------------------------------------------------------------------------
 

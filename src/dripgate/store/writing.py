@@ -21,7 +21,18 @@ from dripgate.progress import Progress
 from dripgate.store import schema, space
 from dripgate.store.age import Tenure
 from dripgate.store.browse import Browsing
-from dripgate.store.records import Candidate, Decided, Wanted, candidate, clean_label, packed, typed
+from dripgate.store.records import (
+    LONGEST_SAID,
+    Candidate,
+    Decided,
+    Event,
+    Wanted,
+    candidate,
+    clean,
+    clean_label,
+    packed,
+    typed,
+)
 from dripgate.store.space import PAGE, SLACK, Pool, Victim
 from dripgate.types import Array, Sample, Verdict
 
@@ -33,9 +44,9 @@ ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"""
 NOTE = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 _INSERT = """
 INSERT INTO samples (id, source, time, decision, reason, score, quality, predicted, propensity,
-                     detail, label, bytes, value, footprint, ran)
+                     detail, label, bytes, value, footprint, ran, gate)
 VALUES (:id, :source, :time, :decision, :reason, :score, :quality, :predicted, :propensity,
-        :detail, :label, :bytes, :value, :footprint, :ran)"""
+        :detail, :label, :bytes, :value, :footprint, :ran, :gate)"""
 _VICTIMS = """
 SELECT key, pool, uploaded, worth, footprint FROM samples
 WHERE pool = ? ORDER BY uploaded DESC, worth, key"""
@@ -52,6 +63,14 @@ WRONG = """
 SELECT key, :now - (:ran - ran) FROM samples
 WHERE ran IS NOT NULL
   AND (time < 1e9 OR (key > :since AND abs(time - (:now - (:ran - ran))) > 60)) LIMIT 1000"""
+_LOG = """
+INSERT INTO events (device, number, time, what, gate, said, uploaded)
+SELECT :device, :number, :time, :what, :gate, :said, 0 WHERE NOT EXISTS
+  (SELECT 1 FROM events WHERE device = :device AND number = :number AND time = :time)"""
+#: Never the last of this device: its number is where numbers go on.
+_FORGET_EVENTS = """
+DELETE FROM events WHERE event <= (SELECT max(event) FROM events) - ?
+  AND event < coalesce((SELECT max(event) FROM events WHERE device = ''), 1 << 62)"""
 _SET = "INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)"
 _EVICTED = {
     Pool.QUARANTINE: "evicted_quarantine", Pool.AUDIT: "evicted_audit", Pool.KEEP: "evicted_limit"
@@ -105,18 +124,19 @@ class Writer(Browsing):
         then: Mapping[str, int] | None = None,
         notes: Mapping[str, str] | None = None,
         decided: Decided | None = None,
+        events: Sequence[Event] = (),
         spare: int = 0,
         first: int = 0,
     ) -> int:
         """Write items in one transaction, as many as it may hold; returns how many.
 
-        then, notes, decided: counters to add, and texts and files to note, where the last item was
+        then, notes, decided, events: counters to add, and what to note, where the last item was
         written. spare: pages that must stay free. first: pages that must be free before the first
         item: another process may have taken some since they were counted, and then nothing is
         written.
         """
         increments = [(name, amount) for name, amount in (then or {}).items() if amount]
-        if not items and not increments and not notes and not decided:
+        if not (items or increments or notes or decided or events):
             return 0
         with self._transaction():
             if items and first and self._free_pages() < first:  # evictions ask for none
@@ -129,6 +149,7 @@ class Writer(Browsing):
             self._db.executemany(NOTE, (notes or {}).items())
             if decided:
                 self._note_decided(decided)
+            self._note_events(events)
         return len(items)
 
     def _note_decided(self, decided: Decided) -> None:
@@ -146,6 +167,19 @@ class Writer(Browsing):
             if floor[0]:
                 self._db.execute(_SET, ("floor", floor[0]))
         self._db.execute("DELETE FROM decided WHERE upto <= ?", oldest)
+
+    def _note_events(self, events: Sequence[Event]) -> None:
+        """Append to the log, and forget the oldest where it has more than its part."""
+        for one in events:
+            row = msgspec.structs.asdict(one)
+            row |= {name: clean(row[name]) for name in ("device", "what", "gate", "said")}
+            row["said"] = row["said"][:LONGEST_SAID]
+            if not one.device:
+                found = self._db.execute("SELECT max(number) FROM events WHERE device = ''")
+                row["number"] = (found.fetchone()[0] or 0) + 1
+            self._db.execute(_LOG, row)
+        if events:
+            self._db.execute(_FORGET_EVENTS, (space.log_bound(self._limit),))
 
     def _set_time(self, key_and_time: tuple[int, float]) -> None:
         key, time = key_and_time
@@ -182,6 +216,7 @@ class Writer(Browsing):
         pairs: Iterable[tuple[Sample, Verdict]],
         labels: Mapping[str, str],
         embeddings: Mapping[str, Array],
+        gates: Mapping[str, str],
     ) -> tuple[list[str], list[Candidate]]:
         """All ids, and the samples that are new, once each."""
         ids: list[str] = []
@@ -195,7 +230,8 @@ class Writer(Browsing):
             if sample.id not in waiting and sample.id not in self:
                 label = clean_label(labels.get(sample.id))
                 numbers = packed(embeddings.get(sample.id))
-                waiting[sample.id] = candidate(len(waiting), sample, verdict, label, numbers)
+                gate = gates.get(sample.id)
+                waiting[sample.id] = candidate(len(waiting), sample, verdict, label, numbers, gate)
         return ids, list(waiting.values())
 
     def _admit(self, waiting: list[Candidate]) -> tuple[list[Candidate], Counter[str]]:

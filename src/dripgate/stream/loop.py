@@ -3,17 +3,18 @@
 import base64
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
 
-from dripgate.errors import StoreError
+from dripgate.errors import GateError, StoreError
 from dripgate.gate import Gate
 from dripgate.policy import Policy, Rules
 from dripgate.store import Browsing, Store
 from dripgate.stream.caution import Caution
 from dripgate.stream.feed import Feed
+from dripgate.stream.force import Batch, InForce, Observer
 from dripgate.types import Array, Decision, Reason, Sample, Verdict
 
 #: Samples decided together: onnxruntime is about twice as fast per sample at 64 as at 1.
@@ -76,7 +77,7 @@ class Summary(msgspec.Struct, kw_only=True):
 
 
 def run(
-    gate: Gate,
+    gate: Gate | InForce,
     source: Iterable[Sample | None],
     store: Store,
     *,
@@ -84,38 +85,40 @@ def run(
     latency: float = 0.0,
     rules: Rules | None = None,
     embeddings: bool = True,
+    observers: Sequence[Observer] = (),
     on_verdicts: OnVerdicts | None = None,
     on_turn: OnTurn | None = None,
 ) -> Summary:
     """Decide about every sample and store what is kept or quarantined; a commit per batch.
 
+    gate: the one that decides, or what says which one does, as it may change between two batches.
     latency: seconds that a sample of a live source may wait for others to share its commit.
     rules: what a policy makes of the gate's verdicts; None leaves them as they are. The policy's
     memory is in the store, written with each batch, so a later run goes on where this one ended.
     embeddings: whether the store keeps those of its samples, for neighbours and for learning.
+    observers: look on, and may offer another gate (``stream.force``).
     on_verdicts: is given each batch's samples and verdicts when they are durable. on_turn: is
     given the summary after each batch, and now and then where nothing comes. A broken sample is
     counted with its cause and never stops the stream. Raises StoreError where the
     store cannot be written, DataError where the source itself breaks.
     """
     started = time.perf_counter()
-    summary = Summary(classes=[ClassCount(name) for name in gate.info.classes])
-    store.set_meta("gate", gate.info.to_json())
-    store.set_meta("gate_id", gate.id)
-    policy = Policy(rules, gate.info, saved_policy(store)) if rules else None
+    force = gate if isinstance(gate, InForce) else InForce(store, gate)
+    deciding = _Deciding(force, store, rules, observers)
+    summary = Summary()
+    _fit_classes(summary, force.gate)
     feed = source if isinstance(source, Feed) else Feed(source)
-    feed.begin(store, f"{gate.id} {msgspec.json.encode(rules).decode()}")
+    feed.begin(store, f"{force.origin} {msgspec.json.encode(rules).decode()}")
     caution = Caution(store, batch)
     try:
         for samples in _batches(feed, caution, latency):
             if samples:
-                seen = caution.look(samples)
-                verdicts, found = gate.observe_batch(seen)
-                if policy:
-                    verdicts = policy(seen, verdicts, found)
+                verdicts, features, notes = deciding(caution.look(samples))
+                _fit_classes(summary, force.gate)
                 pairs = list(zip(samples, verdicts, strict=True))
-                known = zip((one.id for one in samples), found, strict=True) if embeddings else ()
-                _store(store, pairs, dict(known), policy, feed, caution, summary)
+                ids = (one.id for one in samples)
+                known = zip(ids, features, strict=True) if embeddings else ()
+                _store(store, pairs, dict(known), force.gate.id, notes, feed, caution, summary)
                 feed.done(samples)
                 for sample, verdict in pairs:
                     _count(summary, sample, verdict)
@@ -123,6 +126,8 @@ def run(
                     on_verdicts(pairs)
             summary.known, summary.stayed = feed.known, feed.stayed
             summary.seconds = time.perf_counter() - started
+            for one in observers:
+                one.turn()
             if on_turn:
                 on_turn(summary)
         store.put_many([], meta=feed.notes(), decided=feed.decided([]))
@@ -132,6 +137,55 @@ def run(
         with suppress(StoreError):  # the first error is the one to tell
             caution.end()
     return summary
+
+
+class _Deciding:
+    """Verdicts on batches, by the gate in force and its policy."""
+
+    def __init__(
+        self, force: InForce, store: Store, rules: Rules | None, observers: Sequence[Observer]
+    ) -> None:
+        self._force, self._rules, self._observers = force, rules, observers
+        saved = saved_policy(store)
+        self._policy = Policy(rules, force.gate.info, saved) if rules else None
+
+    def __call__(self, samples: list[Sample]) -> tuple[list[Verdict], Array, dict[str, str]]:
+        """Verdicts, what the head's last layer takes (N, D), and what is to be noted with them."""
+        self._take_up()
+        started = time.perf_counter()
+        try:
+            given, found, features = self._force.gate.observe_features(samples)
+        except GateError as error:
+            if not any(one.failed(error) for one in self._observers):
+                raise
+            self._take_up()
+            given, found, features = self._force.gate.observe_features(samples)
+        batch = Batch(samples, given, found, time.perf_counter() - started)
+        notes: dict[str, str] = {}
+        for one in self._observers:
+            notes |= one.decided(batch)
+        verdicts = self._policy(samples, given, found) if self._policy else given
+        return verdicts, features, notes | _memory(self._policy)
+
+    def _take_up(self) -> None:
+        """Let the gate that was offered take over: of the policy stays what outlives a gate."""
+        if not self._force.offered:
+            return
+        policy = self._policy
+        if policy and self._rules:
+            policy = Policy(self._rules, self._force.coming.info, policy.save())
+        self._force.take(_memory(policy))
+        self._policy = policy
+
+
+def _memory(policy: Policy | None) -> dict[str, str]:
+    return {POLICY: base64.b64encode(policy.save()).decode()} if policy else {}
+
+
+def _fit_classes(summary: Summary, gate: Gate) -> None:
+    """A gate that takes over may know more classes."""
+    names = gate.info.classes[len(summary.classes) :]
+    summary.classes += [ClassCount(name) for name in names]
 
 
 def saved_policy(store: Browsing) -> bytes:
@@ -148,7 +202,8 @@ def _store(
     store: Store,
     pairs: list[tuple[Sample, Verdict]],
     embeddings: dict[str, Array],
-    policy: Policy | None,
+    gate: str,
+    notes: dict[str, str],
     feed: Feed,
     caution: Caution,
     summary: Summary,
@@ -160,12 +215,11 @@ def _store(
     counted["bytes_seen"] = sum(len(sample.payload) for sample, _ in pairs)
     lost = feed.lost
     counted["lost"], summary.lost = lost - summary.lost, lost
-    meta = dict(feed.notes()) | caution.note(len(pairs))
-    if policy:
-        meta[POLICY] = base64.b64encode(policy.save()).decode()
+    meta = dict(feed.notes()) | caution.note(len(pairs)) | notes
+    gates = {sample.id: gate for sample, _ in worth}
     decided = feed.decided(pairs)
     stored = store.put_many(
-        worth, embeddings=embeddings, counters=counted, meta=meta, decided=decided
+        worth, embeddings=embeddings, gates=gates, counters=counted, meta=meta, decided=decided
     )
     for outcome in stored:
         setattr(summary, outcome.value, getattr(summary, outcome.value) + 1)

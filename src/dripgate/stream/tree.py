@@ -54,7 +54,7 @@ class Tree:
         self.once = Once(told)
 
     def leave_out(self, paths: list[Path]) -> None:
-        """Pass over these files."""
+        """Pass over these files and folders."""
         self._own |= {os.path.realpath(path) for path in paths}
 
     def list(self, folder: str) -> tuple[list[Found], list[str]] | None:
@@ -68,7 +68,8 @@ class Tree:
                     if _hidden(entry.name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(name)
+                        if os.path.join(self._real, name) not in self._own:
+                            folders.append(name)
                     elif (found := self._found(entry, name)) is not None:
                         files.append(found)
         except (FileNotFoundError, NotADirectoryError):

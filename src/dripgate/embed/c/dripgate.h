@@ -14,6 +14,9 @@
 
 #include "dripgate_config.h"
 #include "dripgate_policy.h"
+#if DRIPGATE_ADAPTS
+#include "dripgate_adapt.h"
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -40,7 +43,8 @@ void dripgate_gate(const dripgate_sample *sample, dripgate_verdict *out);
 /* DRIPGATE_CLASSES logits of the last sample. */
 const float *dripgate_logits(void);
 
-/* 0 where this build gives what onnxruntime gave, else the number of the first wrong vector. */
+/* 0 where this build gives what onnxruntime gave, else the number of the first wrong vector. A head
+ * that learns is tested as it was deployed. */
 int dripgate_selftest(void);
 
 #ifdef __cplusplus

@@ -1,0 +1,1 @@
+"""The head learns on the device: from labelled kept samples and a memory, numpy alone."""
