@@ -14,6 +14,7 @@ from dripgate.policy import Policy, Rules
 from dripgate.store import Browsing, Store
 from dripgate.stream.caution import Caution
 from dripgate.stream.feed import Feed
+from dripgate.stream.figures import FIGURES, added, noted_figures
 from dripgate.stream.force import Batch, InForce, Observer
 from dripgate.types import Array, Decision, Reason, Sample, Verdict
 
@@ -145,7 +146,7 @@ class _Deciding:
         self, force: InForce, store: Store, rules: Rules | None, observers: Sequence[Observer]
     ) -> None:
         self._force, self._rules, self._observers = force, rules, observers
-        saved = saved_policy(store)
+        saved, self._figures = saved_policy(store), noted_figures(store.meta)
         self._policy = Policy(rules, force.gate.info, saved) if rules else None
 
     def __call__(self, samples: list[Sample]) -> tuple[list[Verdict], Array, dict[str, str]]:
@@ -164,6 +165,7 @@ class _Deciding:
         for one in self._observers:
             notes |= one.decided(batch)
         verdicts = self._policy(samples, given, found) if self._policy else given
+        notes[FIGURES] = added(self._figures, self._force.gate.id, verdicts)
         return verdicts, found, notes | _memory(self._policy)
 
     def _take_up(self) -> None:
