@@ -13,7 +13,7 @@ from dripgate.text import one_line
 
 _COMMANDS = (
     "demo", "train", "fit", "run", "send", "receive", "review", "label", "export", "retrain",
-    "inspect", "purge", "embed", "bench",
+    "inspect", "purge", "embed", "bench", "release", "activate", "rollback",
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ _EXTRAS = {
     "paho": "mqtt",
     "cv2": "camera",
     "emx_onnx_cgen": "embed",
+    "cryptography": "release",
     "starlette": "review",
     "uvicorn": "review",
 }

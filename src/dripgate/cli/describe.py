@@ -11,15 +11,18 @@ from dripgate.store.size import format_size
 from dripgate.text import one_line
 
 if TYPE_CHECKING:  # what is described need not be imported to describe something else
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dripgate.data import Found, Pile
     from dripgate.gate_info import GateInfo
     from dripgate.graph.target import Candidate
     from dripgate.policy import Alarm, Interval
+    from dripgate.release.state import Releases
+    from dripgate.store.records import Event
     from dripgate.store.records import Summary as StoreSummary
     from dripgate.stream.account import Account
+    from dripgate.stream.force import Force
     from dripgate.stream.loop import Summary as RunSummary
     from dripgate.stream.receive import Tally
     from dripgate.stream.uplink import State
@@ -214,6 +217,34 @@ def estimates(policy: Account) -> list[str]:
     ]
 
 
+def releases(force: Force | None, found: Releases, events: Sequence[Event]) -> list[str]:
+    """Which gate is in force, how far a release is, and the log, in lines for people."""
+    if force is None:
+        return ["in force     no gate: nothing was run into this store"]
+    version = found.versions.get(force.id)
+    of = f"release {version}" if version else "as it was given to run"
+    lines = [f"in force     {force.id}, {of}"]
+    if force.previous:
+        lines.append(f"before       {force.previous}")
+    if trial := found.trial:
+        limits, number = trial.manifest.limits, trial.manifest.version
+        if trial.phase == "shadow":
+            done = f"{trial.shadow.samples:,} of {limits.shadow:,} samples"
+        else:
+            done = f"{trial.samples:,} of {limits.watch:,} samples"
+        lines.append(f"under way    release {number} in its {trial.phase}: {done}")
+    elif found.last:
+        lines.append(f"last         {found.last}")
+    return lines + [f"  {_when(one.time)}  {one.what:<12} {one.said}" for one in events]
+
+
+def _when(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):  # a device's clock may say anything
+        return str(seconds)
+
+
 def _classes(policy: Account) -> list[str]:
     """What was kept of each class as it was predicted, and its true share of the stream."""
     found = policy.estimates
@@ -235,10 +266,7 @@ def _interval(found: Interval) -> str:
 
 
 def _alarm(alarm: Alarm) -> str:
-    try:
-        since = datetime.fromtimestamp(alarm.since, UTC).isoformat(" ", "seconds")
-    except (OverflowError, ValueError, OSError):  # a device's clock may say anything
-        since = str(alarm.since)
+    since = _when(alarm.since)
     return (
         f"DRIFT        {alarm.what} since {since}, {'over' if alarm.over else 'going on'}: "
         f"{alarm.statistic:.1f} standard deviations, stability index {alarm.psi:.2f}, "

@@ -32,6 +32,7 @@ from dripgate.cli.seen import Watching
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
+from dripgate.release.trial import Trials, count_death
 from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
 from dripgate.stream.force import InForce
@@ -145,9 +146,12 @@ def command(
     lasting = options["follow"] or ":" in source
     watching = Watching(opened.info.classes, opened.info.input)
     with Store(store, limit) as kept, _uplink(kept, address, secure, options) as uplink:
+        count_death(kept)
         force = InForce(kept, opened, threads=0, told=say)
+        trials = Trials(kept, force, told=say)
         service = Service(
             kept,
+            more=trials.figures,
             uplink=uplink,
             metrics=options["metrics"],
             interval=options["interval"] or (60.0 if lasting or options["metrics"] else None),
@@ -174,6 +178,7 @@ def command(
                 latency=options["latency"],
                 rules=rules,
                 embeddings=options["embeddings"] == "on",
+                observers=[trials],
                 on_verdicts=told,
                 on_turn=turn,
             )

@@ -126,7 +126,7 @@ def _near(gate: Gate, golden: Sequence[Golden], codes: Array, found: object, wor
     """
     bounds, near = gate.info.thresholds, 0
     verdict: Array = found.verdict  # type: ignore[attr-defined]
-    scores = max(max(abs(one.score) for one in golden), 1e-9) * worst
+    scores = max(1e-9, *(abs(one.score) for one in golden)) * worst
     for one, code, here in zip(golden, codes, verdict, strict=True):
         if code == here:
             continue

@@ -1,4 +1,4 @@
-"""What a release says: which gate, in place of what, within which limits; and its golden samples."""
+"""What a release says: which gate, in place of what, within which limits; its golden samples."""
 
 import math
 import time

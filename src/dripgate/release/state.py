@@ -21,7 +21,7 @@ _REQUEST, _LARGEST = "request.json", 1 << 17
 _VERSIONS = 32
 
 
-class Shadow(msgspec.Struct, forbid_unknown_fields=True):
+class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What two gates made of the same samples. In each pair the gate in force comes first.
 
     samples: readable ones. agreed: with the same predicted class. kept, outside: by the gate
@@ -50,7 +50,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     samples: int = 0
     deaths: int = 0
     shadow: Shadow = Shadow()
-    drift: Drift = Drift()
+    drift: Drift = msgspec.field(default_factory=Drift)
 
 
 class Releases(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

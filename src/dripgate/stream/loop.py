@@ -112,6 +112,8 @@ def run(
     feed.begin(store, f"{force.origin} {msgspec.json.encode(rules).decode()}")
     caution = Caution(store, batch)
     try:
+        for one in observers:
+            one.turn()
         for samples in _batches(feed, caution, latency):
             if samples:
                 verdicts, found, notes = deciding(caution.look(samples))
@@ -130,6 +132,7 @@ def run(
                 one.turn()
             if on_turn:
                 on_turn(summary)
+        deciding.take_up()
         store.put_many([], meta=feed.notes(), decided=feed.decided([]))
         summary.known, summary.stayed = feed.known, feed.stayed
         summary.restless = [*feed.restless][:NAMED]
@@ -151,14 +154,14 @@ class _Deciding:
 
     def __call__(self, samples: list[Sample]) -> tuple[list[Verdict], Array, dict[str, str]]:
         """Verdicts, embeddings (N, D), and what is to be noted with them."""
-        self._take_up()
+        self.take_up()
         started = time.perf_counter()
         try:
             given, found = self._force.gate.observe_batch(samples)
         except GateError as error:
             if not any(one.failed(error) for one in self._observers):
                 raise
-            self._take_up()
+            self.take_up()
             given, found = self._force.gate.observe_batch(samples)
         batch = Batch(samples, given, found, time.perf_counter() - started)
         notes: dict[str, str] = {}
@@ -168,7 +171,7 @@ class _Deciding:
         notes[FIGURES] = added(self._figures, self._force.gate.id, verdicts)
         return verdicts, found, notes | _memory(self._policy)
 
-    def _take_up(self) -> None:
+    def take_up(self) -> None:
         """Let the gate that was offered take over: of the policy stays what outlives a gate."""
         if not self._force.offered:
             return

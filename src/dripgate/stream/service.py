@@ -38,6 +38,7 @@ _TOTALS = {
     "drop": "Samples with the verdict drop.",
     "quarantine": "Samples with the verdict quarantine.",
     "unreadable": "Samples that could not be decoded.",
+    "switched": "Times that another gate took over.",
     "lost": "Samples thrown away before a verdict because the loop was too slow.",
     "sent": "Samples that the receiver has confirmed.",
     "sent_messages": "Messages published, repeats included.",
@@ -51,6 +52,9 @@ _GAUGES = {
     "uplink_connected": "1 while the connection to the broker stands.",
     "uplink_waiting": "Samples sent and not confirmed.",
     "uplink_skipped": "Samples that the broker does not take.",
+    "release_version": "Version of the release in force; 0 is none.",
+    "release_phase": "Of a release under way: 1 shadow, 2 watch; 0 is none.",
+    "release_samples": "Samples of that phase so far.",
     "memory_bytes": "Resident memory of the process.",
     "samples_per_second": "Samples per second since the last report.",
     "files_stayed": "Files that were to be removed or moved in this run, and stay.",
@@ -62,7 +66,7 @@ class Service:
     """Give ``turn`` to the loop as ``on_turn`` and ``verdicts`` as ``on_verdicts``; ``report`` once
     more at the end.
 
-    uplink: an ``Uplink``. metrics: file. interval: seconds between reports, None is none. log: is
+    uplink: an ``Uplink``. more: gives the figures of releases. metrics: file. interval: seconds between reports, None is none. log: is
     given a line per report. max_age: seconds after which samples are deleted. by_reading: whether
     a sample's time is that of its reading. clock: seconds that pass. wall: the machine's time.
     """
@@ -72,6 +76,7 @@ class Service:
         store: Store,
         *,
         uplink: Any = None,
+        more: Callable[[], Mapping[str, float]] = dict,
         metrics: Path | None = None,
         interval: float | None = None,
         max_age: float | None = None,
@@ -81,6 +86,7 @@ class Service:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._uplink, self._metrics = store, uplink, metrics
+        self._more = more
         self._interval, self._max_age, self._log = interval, max_age, log
         self._clock, self._reported, self._expired = clock, clock(), -math.inf
         self._wall, self._ahead = wall, wall() - clock()
@@ -179,6 +185,7 @@ class Service:
             "files_stayed": summary.stayed,
             "report_time_seconds": round(self._wall(), 3),
         }
+        values |= self._more()
         if self._uplink:
             state = self._uplink.state
             values |= {
