@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
     from pathlib import Path
 
     from dripgate.data import Found, Pile
+    from dripgate.fleet import FleetAccount
     from dripgate.gate_info import GateInfo
     from dripgate.graph.target import Candidate
     from dripgate.policy import Alarm, Interval
@@ -236,6 +237,41 @@ def releases(force: Force | None, found: Releases, events: Sequence[Event]) -> l
     elif found.last:
         lines.append(f"last         {found.last}")
     return lines + [f"  {_when(one.time)}  {one.what:<12} {one.said}" for one in events]
+
+
+#: Devices that are shown; those to be looked at first.
+_DEVICES = 20
+
+
+def fleet(found: FleetAccount) -> list[str]:
+    """Devices together and one by one, in lines for people."""
+    lines = [f"fleet        {len(found.devices):,} devices, the one to look at first comes first"]
+    if found.accuracy and found.dropped_accuracy:
+        lines += [
+            f"  accuracy   {_interval(found.accuracy)} of all, as devices differ (95 %)",
+            f"  dropped    {_interval(found.dropped_accuracy)} of it was right already",
+        ]
+    lines += [
+        f"  {name:<10} {_interval(share)} of the streams" for name, share in found.classes.items()
+    ]
+    for one in found.devices[:_DEVICES]:
+        accuracy = _interval(one.estimates.accuracy) if one.estimates else "no labels by chance"
+        of = f"release {one.release}" if one.release else "no release"
+        lines.append(
+            f"  {one.name:<16} {one.gate}, {of}: {one.seen:,} seen, {percent(one.strange)} "
+            f"strange, accuracy {accuracy}"
+        )
+        for gate, figures in one.figures.items():
+            if len(one.figures) > 1:
+                kept = percent(figures.keep / max(figures.seen, 1))
+                lines.append(f"    by {gate}: {figures.seen:,} seen, {kept} kept")
+    if more := len(found.devices) - _DEVICES:
+        lines += [f"  … and {more:,} more"] if more > 0 else []
+    if found.silent:
+        lines.append(
+            f"  silent     samples and no report from {', '.join(found.silent[:_DEVICES])}"
+        )
+    return lines
 
 
 def _when(seconds: float) -> str:

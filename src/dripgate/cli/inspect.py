@@ -7,6 +7,7 @@ import click
 from dripgate.cli import describe
 from dripgate.cli.common import json_option, progress, show
 from dripgate.errors import StoreError, UserError
+from dripgate.fleet import fleet_account
 from dripgate.gate import Gate
 from dripgate.gate_info import noted
 from dripgate.store import Store, format_size, salvage
@@ -55,11 +56,14 @@ def _is_database(path: Path) -> bool:
 def _store(path: Path, json_path: Path | None) -> None:
     with Store(path, read_only=True) as store:
         summary, meta, policy = store.summary(), store.meta, account(store)
+        fleet = fleet_account(store)
     gate = noted(meta)
     lines = describe.store(summary, gate) + (describe.account(policy) if policy else [])
     if "gate" in meta and gate is None:
         lines.append("gate         damaged, or of another dripgate: classes are shown by number")
-    show(lines, {"path": str(path), "info": summary, "policy": policy}, json_path)
+    lines += describe.fleet(fleet) if fleet else []
+    value = {"path": str(path), "info": summary, "policy": policy, "fleet": fleet}
+    show(lines, value, json_path)
 
 
 def _releases(path: Path, json_path: Path | None) -> None:

@@ -16,7 +16,7 @@ from dripgate.stream.force import noted_force
 @click.option("--why", default="", help="For the log.")
 @json_option
 def command(store: Path, why: str, json_path: Path | None) -> None:
-    """Ask the run that writes to STORE, or the next, to end a trial or go back to the gate before."""
+    """Ask the run that writes to STORE, or the next, to end a trial or go to the gate before."""
     from dripgate.errors import ReleaseError
     from dripgate.release.state import Request, ask, noted_releases
 

@@ -6,6 +6,6 @@ from dripgate.policy.policy import Policy
 from dripgate.policy.rules import Allowance, Rules, parse_allowance
 
 __all__ = [
-    "ALARM", "Alarm", "Allowance", "Drift", "DriftAlarm", "Estimates", "Interval", "Policy", "Rules", "Seen", "Stream",
-    "cells_of", "compare", "estimate", "parse_allowance",
+    "ALARM", "Alarm", "Allowance", "Drift", "DriftAlarm", "Estimates", "Interval", "Policy",
+    "Rules", "Seen", "Stream", "cells_of", "compare", "estimate", "parse_allowance",
 ]  # fmt: skip

@@ -129,8 +129,9 @@ class InForce:
         """Let a gate decide from the next batch on; its file is durable when this returns.
 
         what, said: the event for the log. notes: texts that the store notes in the same
-        transaction. back: it is a way back, so that the present gate is none to go back to. The samples' shape stays the same, and the classes begin with the present
-        ones: what is stored counts by their places.
+        transaction. back: it is a way back, so there is none back to the present gate. The samples'
+        shape stays the same, and the classes begin with the present ones: what is stored counts by
+        their places.
 
         Raises:
             GateError: it does not fit in the place of the present one, or cannot be written.

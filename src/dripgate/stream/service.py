@@ -66,8 +66,8 @@ class Service:
     """Give ``turn`` to the loop as ``on_turn`` and ``verdicts`` as ``on_verdicts``; ``report`` once
     more at the end.
 
-    uplink: an ``Uplink``. more: gives the figures of releases. metrics: file. interval: seconds between reports, None is none. log: is
-    given a line per report. max_age: seconds after which samples are deleted. by_reading: whether
+    uplink: an ``Uplink``. more: gives the figures of releases. metrics: file. interval: seconds
+    between reports, None is none. log: is given a line per report. max_age: seconds after which samples are deleted. by_reading: whether
     a sample's time is that of its reading. clock: seconds that pass. wall: the machine's time.
     """
 
