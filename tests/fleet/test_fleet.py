@@ -55,7 +55,7 @@ def test_devices_one_by_one_and_together(tmp_path):
     with Store(tmp_path / "fleet.db", read_only=True) as store:
         found = fleet_account(store)
         assert len(store.events()) == 3
-    assert [one.name for one in found.devices][0] == "c"
+    assert found.devices[0].name == "c"
     for one, accuracy in zip(found.devices, (0.5, 0.9, 0.95), strict=True):
         assert one.estimates.accuracy.low < accuracy < one.estimates.accuracy.high
     assert found.accuracy.high - found.accuracy.low > 0.4  # three devices that differ say little
