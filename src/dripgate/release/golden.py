@@ -7,6 +7,7 @@ the release's to say (``Limits.tolerance``), and every output counts against its
 import io
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def check(gate: Gate, golden: Sequence[Golden], tolerance: float, name: str) -> 
         )
     arrays = np.stack([_decoded(gate, one.payload, f"{name}: a golden sample") for one in golden])
     found = gate(arrays)
-    pairs = {
+    pairs: dict[str, tuple[Array, Sequence[Any]]] = {
         "logits": (found.logits, [one.logits for one in golden]),
         "score": (found.score, [one.score for one in golden]),
         "quality": (found.quality, [one.quality for one in golden]),
@@ -113,19 +114,19 @@ def _decoded(gate: Gate, payload: bytes, what: str) -> Array:
         raise ReleaseError(f"{what} cannot be decoded ({error!s:.200}); not activated") from None
 
 
-def _apart(here: Array, there: Sequence[object]) -> float:
+def _apart(here: Array, there: Sequence[Any]) -> float:
     expected = np.asarray(there, np.float64)
     if not np.isfinite(here).all():
         return float("inf")
     return float(np.abs(here - expected).max() / max(np.abs(expected).max(), 1e-9))
 
 
-def _near(gate: Gate, golden: Sequence[Golden], codes: Array, found: object, worst: float) -> int:
+def _near(gate: Gate, golden: Sequence[Golden], codes: Array, found: Any, worst: float) -> int:
     """How many verdicts may differ: those whose score or quality is as near to a threshold as
     the numbers differ here.
     """
     bounds, near = gate.info.thresholds, 0
-    verdict: Array = found.verdict  # type: ignore[attr-defined]
+    verdict: Array = found.verdict
     scores = max(1e-9, *(abs(one.score) for one in golden)) * worst
     for one, code, here in zip(golden, codes, verdict, strict=True):
         if code == here:

@@ -46,7 +46,7 @@ def make(
     }
     signature = signing.sign(files, secret, out.name)
     try:
-        write_whole(out, pack(Parts(*files.values(), signature)))
+        write_whole(out, pack(Parts(files[MANIFEST], files[GATE], files[GOLDEN], signature)))
     except OSError as error:
         raise ReleaseError(f"{out}: cannot be written ({error.strerror})") from None
     return manifest

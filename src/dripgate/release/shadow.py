@@ -21,8 +21,10 @@ def compared(
         pair for pair in zip(*verdicts, strict=True)
         if Reason.UNREADABLE not in (pair[0].reason, pair[1].reason)
     ]  # fmt: skip
-    agreed = sum(names[0][a.predicted] == names[1][b.predicted] for a, b in rows)
-    kept, outside, quality = [], [], []
+    agreed = sum(bool(names[0][a.predicted] == names[1][b.predicted]) for a, b in rows)
+    kept: list[int] = []
+    outside: list[int] = []
+    quality: list[list[int]] = []
     for side in (0, 1):
         ours = [pair[side] for pair in rows]
         kept.append(shadow.kept[side] + sum(v.decision is Decision.KEEP for v in ours))
@@ -43,7 +45,7 @@ def _counted(before: list[int], info: GateInfo, values: list[float]) -> list[int
     if cells is None:
         return []
     found = np.bincount(cells.find(np.array(values)), minlength=len(cells.counts))
-    return [a + b for a, b in zip(before or [0] * len(found), found.tolist(), strict=True)]
+    return [a + int(b) for a, b in zip(before or [0] * len(found), found, strict=True)]
 
 
 def drifts(shadow: Shadow, gates: tuple[GateInfo, GateInfo]) -> list[tuple[float, float]]:

@@ -22,8 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dripgate.errors import ReleaseError
 from dripgate.files import read_whole
 
-MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
+MEDIA_TYPE: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"] = (
+    "application/vnd.dev.sigstore.bundle.v0.3+json"
+)
+PAYLOAD_TYPE: Literal["application/vnd.in-toto+json"] = "application/vnd.in-toto+json"
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://model_signing/signature/v1.0"
 #: The curves that the format knows, with the hash of each.
 _CURVES: dict[str, Any] = {

@@ -67,8 +67,9 @@ class Service:
     more at the end.
 
     uplink: an ``Uplink``. more: gives the figures of releases. metrics: file. interval: seconds
-    between reports, None is none. log: is given a line per report. max_age: seconds after which samples are deleted. by_reading: whether
-    a sample's time is that of its reading. clock: seconds that pass. wall: the machine's time.
+    between reports, None is none. log: is given a line per report. max_age: seconds after which
+    samples are deleted. by_reading: whether a sample's time is that of its reading. clock: seconds
+    that pass. wall: the machine's time.
     """
 
     def __init__(
