@@ -55,7 +55,7 @@ def drifts(shadow: Shadow, gates: tuple[GateInfo, GateInfo]) -> list[tuple[float
     found = []
     for info, counts in zip(gates, shadow.quality, strict=True):
         cells = cells_of(info.calibration).get("quality")
-        enough = cells is not None and len(counts) == len(cells.counts) and sum(counts)
+        enough = cells is not None and len(counts) == len(cells.counts) and any(counts)
         found.append(compare(np.array(counts), cells.counts) if cells and enough else (0.0, 0.0))
     return found
 
