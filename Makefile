@@ -107,8 +107,16 @@ $(INTEROP)/.ready: Makefile
 	$(INTEROP)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) label-studio==1.23.2 datasets
 	@touch $@
 
-interop: $(READY) $(INTEROP)/.ready ## labels through a real Label Studio and back; datasets loads ours
+# OpenSSF's model-signing asks for pyopenssl and does not say so.
+SIGNING := .venv-signing
+$(SIGNING)/.ready: Makefile
+	$(PYTHON) -m venv $(SIGNING)
+	$(SIGNING)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) model-signing==1.1.1 pyopenssl
+	@touch $@
+
+interop: $(READY) $(INTEROP)/.ready $(SIGNING)/.ready ## labels through a real Label Studio and back; datasets loads ours
 	DRIPGATE_INTEROP=$(CURDIR)/$(INTEROP) OMP_NUM_THREADS=1 $(BIN)/pytest tests/export/test_interop.py
+	DRIPGATE_MODEL_SIGNING=$(CURDIR)/$(SIGNING) OMP_NUM_THREADS=1 $(BIN)/pytest tests/release/test_interop.py
 
 # LiteRT's converter brings jax and torchao, 2 GB in all.
 LITERT := .venv-litert
@@ -157,4 +165,4 @@ bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/r
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(ZOO) demo
+	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(SIGNING) $(ZOO) demo

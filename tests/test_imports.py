@@ -15,7 +15,7 @@ import json, sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         extras = "torch onnx onnxscript safetensors sklearn scipy jinja2 paho cv2 emx_onnx_cgen"
-        extras += " matplotlib skactiveml starlette uvicorn"
+        extras += " matplotlib skactiveml starlette uvicorn cryptography"
         if name.partition(".")[0] in extras.split():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
@@ -103,6 +103,9 @@ def test_the_device_s_commands_do_not_need_the_extras(loop, tmp_path):
     send = command("send", tmp_path / "k.db", "--to", "mqtt://localhost/farm")
     assert send.returncode == 2
     assert send.stderr.endswith("run: pip install 'dripgate[mqtt]'\n")
+    activate = command("activate", loop / "gate.onnx", "--trust", "x", "--store", tmp_path / "k.db")
+    assert activate.returncode == 2
+    assert activate.stderr.endswith("run: pip install 'dripgate[release]'\n")
     film = command("run", loop / "gate.onnx", "camera:0", "--store", tmp_path / "k.db")
     assert film.returncode == 2
     assert film.stderr.endswith("run: pip install 'dripgate[camera]'\n")

@@ -6,6 +6,7 @@ DripgateError
 │   ├── ModelError      a model, its weights or its target layer
 │   ├── GateError       a gate file
 │   ├── StoreError      a store file
+│   ├── ReleaseError    a release, or a key for it
 │   ├── UplinkError     a broker, its topic, credentials or certificate
 │   └── MissingExtra    a part of dripgate that is not installed
 ├── IncompleteError     not everything was sent; what is left stays pending
@@ -40,6 +41,10 @@ class GateError(UserError):
 
 class StoreError(UserError):
     """A store file cannot be used."""
+
+
+class ReleaseError(UserError):
+    """A release cannot be made, or must not be activated."""
 
 
 class UplinkError(UserError):

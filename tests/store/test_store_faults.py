@@ -313,6 +313,6 @@ def test_an_error_at_the_nth_write_loses_nothing_acknowledged(
         assert one["size"] <= LIMIT
         assert all(e.count("\n") == 0 and "kept.db" in e and "; " in e for e in one["errors"])
     # An error of a write that SQLite can do without is none of the user's business.
-    assert sum(bool(one["errors"]) for one in failed) > 0.8 * len(failed)
+    assert sum(bool(one["errors"]) for one in failed) > 0.75 * len(failed)
     with capsys.disabled():
         print(f"\n  {len(failed)} failing calls of {succeeded['n'] - 1}: nothing lost")

@@ -73,6 +73,9 @@ def test_a_run_sends_what_it_keeps_and_ends_cleanly(lab, loop, stream, gate):
     assert said["uplink"]["confirmed"] == len(kept) == counters(lab / "k.db")["sent"]
     assert 0 < said["uplink"]["bytes"] < said["summary"]["bytes_seen"]
     assert f"dripgate_sent_total {len(kept)}\n" in (lab / "m.prom").read_text()
+    with Store(lab / "central.db", read_only=True) as store:  # which gate the device runs
+        assert json.loads(store.devices()["north-1"][1])["gate"] == gate.id
+        assert {stored.gate for stored in store} == {gate.id}
     report = [line for line in run.log().splitlines() if line.startswith('{"time"')][-1]
     assert json.loads(report)["pending"] == 0
 

@@ -14,7 +14,8 @@ from dripgate.text import one_line
 
 _COMMANDS = (
     "demo", "train", "fit", "run", "send", "receive", "review", "label", "adapt", "export",
-    "retrain", "inspect", "purge", "embed", "bench", "completion",
+    "retrain", "inspect", "purge", "embed", "bench", "release", "activate", "rollback",
+    "completion",
 )  # fmt: skip
 
 
@@ -104,6 +105,7 @@ _EXTRAS = {
     "paho": "mqtt",
     "cv2": "camera",
     "emx_onnx_cgen": "embed",
+    "cryptography": "release",
     "starlette": "review",
     "uvicorn": "review",
 }

@@ -11,15 +11,19 @@ from dripgate.store.size import format_size
 from dripgate.text import one_line
 
 if TYPE_CHECKING:  # what is described need not be imported to describe something else
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dripgate.data import Found, Pile
+    from dripgate.fleet import FleetAccount
     from dripgate.gate_info import GateInfo
     from dripgate.graph.target import Candidate
     from dripgate.policy import Alarm, Interval
+    from dripgate.release.state import Releases
+    from dripgate.store.records import Event
     from dripgate.store.records import Summary as StoreSummary
     from dripgate.stream.account import Account
+    from dripgate.stream.force import Force
     from dripgate.stream.loop import Summary as RunSummary
     from dripgate.stream.receive import Tally
     from dripgate.stream.uplink import State
@@ -227,6 +231,69 @@ def estimates(policy: Account) -> list[str]:
     ]
 
 
+def releases(force: Force | None, found: Releases, events: Sequence[Event]) -> list[str]:
+    """Which gate is in force, how far a release is, and the log, in lines for people."""
+    if force is None:
+        return ["in force     no gate: nothing was run into this store"]
+    version = found.versions.get(force.id)
+    of = f"release {version}" if version else "as it was given to run"
+    lines = [f"in force     {force.id}, {of}"]
+    if force.previous:
+        lines.append(f"before       {force.previous}")
+    if trial := found.trial:
+        limits, number = trial.manifest.limits, trial.manifest.version
+        if trial.phase == "shadow":
+            done = f"{trial.shadow.samples:,} of {limits.shadow:,} samples"
+        else:
+            done = f"{trial.samples:,} of {limits.watch:,} samples"
+        lines.append(f"under way    release {number} in its {trial.phase}: {done}")
+    elif found.last:
+        lines.append(f"last         {found.last}")
+    return lines + [f"  {_when(one.time)}  {one.what:<12} {one.said}" for one in events]
+
+
+#: Devices that are shown; those to be looked at first.
+_DEVICES = 20
+
+
+def fleet(found: FleetAccount) -> list[str]:
+    """Devices together and one by one, in lines for people."""
+    lines = [f"fleet        {len(found.devices):,} devices, the one to look at first comes first"]
+    if found.accuracy and found.dropped_accuracy:
+        lines += [
+            f"  accuracy   {_interval(found.accuracy)} of all, as devices differ (95 %)",
+            f"  dropped    {_interval(found.dropped_accuracy)} of it was right already",
+        ]
+    lines += [
+        f"  {name:<10} {_interval(share)} of the streams" for name, share in found.classes.items()
+    ]
+    for one in found.devices[:_DEVICES]:
+        accuracy = _interval(one.estimates.accuracy) if one.estimates else "no labels by chance"
+        of = f"release {one.release}" if one.release else "no release"
+        lines.append(
+            f"  {one.name:<16} {one.gate}, {of}: {one.seen:,} seen, {percent(one.strange)} "
+            f"strange, accuracy {accuracy}"
+        )
+        for gate, figures in one.figures.items():
+            if len(one.figures) > 1:
+                kept = percent(figures.keep / max(figures.seen, 1))
+                lines.append(f"    by {gate}: {figures.seen:,} seen, {kept} kept")
+    if more := len(found.devices) - _DEVICES:
+        lines += [f"  … and {more:,} more"] if more > 0 else []
+    if found.silent:
+        lines.append(
+            f"  silent     samples and no report from {', '.join(found.silent[:_DEVICES])}"
+        )
+    return lines
+
+
+def _when(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):  # a device's clock may say anything
+        return str(seconds)
+
+
 def _classes(policy: Account) -> list[str]:
     """What was kept of each class as it was predicted, and its true share of the stream."""
     found = policy.estimates
@@ -248,10 +315,7 @@ def _interval(found: Interval) -> str:
 
 
 def _alarm(alarm: Alarm) -> str:
-    try:
-        since = datetime.fromtimestamp(alarm.since, UTC).isoformat(" ", "seconds")
-    except (OverflowError, ValueError, OSError):  # a device's clock may say anything
-        since = str(alarm.since)
+    since = _when(alarm.since)
     return (
         f"DRIFT        {alarm.what} since {since}, {'over' if alarm.over else 'going on'}: "
         f"{alarm.statistic:.1f} standard deviations, stability index {alarm.psi:.2f}, "

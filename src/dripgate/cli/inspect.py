@@ -7,10 +7,12 @@ import click
 from dripgate.cli import describe
 from dripgate.cli.common import json_option, progress, show
 from dripgate.errors import StoreError, UserError
+from dripgate.fleet import fleet_account
 from dripgate.gate import Gate
 from dripgate.gate_info import noted
 from dripgate.store import Store, format_size, salvage
 from dripgate.stream.account import account
+from dripgate.stream.force import noted_force
 
 _SHOWN = 10
 
@@ -22,13 +24,18 @@ _SHOWN = 10
     "--salvage", "out", type=click.Path(path_type=Path),
     help="Write what is whole in a damaged STORE into this new one.",
 )  # fmt: skip
+@click.option("--releases", is_flag=True, help="Which gate is in force in a STORE, and its log.")
 @json_option
-def command(path: Path, check: bool, out: Path | None, json_path: Path | None) -> None:
+def command(
+    path: Path, check: bool, out: Path | None, releases: bool, json_path: Path | None
+) -> None:
     """Show what a GATE or a STORE holds, check a STORE, or save what is left of it."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a gate.onnx or a store")
     if out is not None:
         _salvage(path, out, json_path)
+    elif releases:
+        _releases(path, json_path)
     elif check:
         _check(path, json_path)
     elif _is_database(path):
@@ -49,11 +56,24 @@ def _is_database(path: Path) -> bool:
 def _store(path: Path, json_path: Path | None) -> None:
     with Store(path, read_only=True) as store:
         summary, meta, policy = store.summary(), store.meta, account(store)
+        fleet = fleet_account(store)
     gate = noted(meta)
     lines = describe.store(summary, gate) + (describe.account(policy) if policy else [])
     if "gate" in meta and gate is None:
         lines.append("gate         damaged, or of another dripgate: classes are shown by number")
-    show(lines, {"path": str(path), "info": summary, "policy": policy}, json_path)
+    lines += describe.fleet(fleet) if fleet else []
+    value = {"path": str(path), "info": summary, "policy": policy, "fleet": fleet}
+    show(lines, value, json_path)
+
+
+def _releases(path: Path, json_path: Path | None) -> None:
+    from dripgate.release.state import noted_releases
+
+    with Store(path, read_only=True) as store:
+        meta, events = store.meta, store.events()
+    force, found = noted_force(meta), noted_releases(meta)
+    lines = describe.releases(force, found, events)
+    show(lines, {"path": str(path), "force": force, "releases": found, "events": events}, json_path)
 
 
 def _check(path: Path, json_path: Path | None) -> None:

@@ -37,6 +37,7 @@ from dripgate.data.files import iter_names
 from dripgate.errors import UserError, require
 from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
+from dripgate.release.trial import Trials, count_death
 from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
 from dripgate.stream.force import InForce, Observer
@@ -165,9 +166,12 @@ def command(
         Store(store, limit) as kept,
         _uplink(kept, address, secure, options) as uplink,
     ):
+        count_death(kept)
         force = InForce(kept, opened, threads=0, told=note)
+        trials = Trials(kept, force, told=note)
         service = Service(
             kept,
+            more=trials.figures,
             uplink=uplink,
             metrics=options["metrics"],
             page=page,
@@ -197,7 +201,7 @@ def command(
                 latency=options["latency"],
                 rules=rules,
                 embeddings=options["embeddings"] == "on",
-                observers=_learner(kept, force, options),
+                observers=[trials, *_learner(kept, force, options)],
                 on_verdicts=told,
                 on_turn=turn,
             )

@@ -65,16 +65,21 @@ class Drift(msgspec.Struct, forbid_unknown_fields=True):
     raised: int = 0
 
 
+def cells_of(calibration: Calibration) -> dict[str, Cells]:
+    """Of "score", "quality" and "classes", as far as calibration tells them apart."""
+    cells = {
+        "score": _merged(calibration.score),
+        "quality": _merged(calibration.quality),
+        "classes": _lumped(calibration.predicted),
+    }
+    return {name: one for name, one in cells.items() if len(one.counts) > 1}
+
+
 class DriftAlarm:
     """Compares the stream with calibration; ``state`` is all that changes."""
 
     def __init__(self, calibration: Calibration, state: Drift | None = None) -> None:
-        cells = {
-            "score": _merged(calibration.score),
-            "quality": _merged(calibration.quality),
-            "classes": _lumped(calibration.predicted),
-        }
-        self._cells = {name: one for name, one in cells.items() if len(one.counts) > 1}
+        self._cells = cells_of(calibration)
         sizes = {name: len(one.counts) for name, one in self._cells.items()}
         self.state = state or Drift()
         if {name: len(w.counts) for name, w in self.state.watched.items()} != sizes:

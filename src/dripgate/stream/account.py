@@ -101,19 +101,21 @@ def audited(store: Browsing, policy: Policy) -> tuple[Stream | None, str]:
     return stream, ""
 
 
-def measured(store: Browsing, classes: Sequence[str], most: int = MOST) -> list[Seen]:
+def measured(
+    store: Browsing, classes: Sequence[str], most: int = MOST, *, gate: str | None = None
+) -> list[Seen]:
     """Labelled samples that were drawn by chance, whoever chose what to label.
 
     People label what is strange first, and estimates from that would mislead. So of each stratum
     the samples count in the order of their hashes, which is chance, up to the first that has no
     label; at most ``most`` of each. Labels are those in the store, else the class folder a sample
     came from: ``class_of``. A label that the gate does not know is a mistake of the gate; what
-    is marked as broken is passed over.
+    is marked as broken is passed over. gate: only what this one decided, by its id.
     """
     known = {name: index for index, name in enumerate(classes)}
     seen = []
     for chance in (True, False):
-        for one in islice(store.drawn(chance=chance), most):
+        for one in islice(store.drawn(chance=chance, gate=gate), most):
             label = label_of(one.label, one.source, known)
             if label is None:
                 break

@@ -7,6 +7,8 @@ decoded; whoever is named there at the next start was being decoded at two death
 is passed over from then on.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from dripgate.store import Store
@@ -29,12 +31,17 @@ class _State(msgspec.Struct):
     deadly: list[str] = []
 
 
+def died(meta: Mapping[str, str]) -> bool:
+    """Whether the last run of a store ended without coming to its end."""
+    return _read(meta).running > 0
+
+
 class Caution:
     """How carefully to decide, for a run with batches of ``batch``."""
 
     def __init__(self, store: Store, batch: int) -> None:
         self._store, self._batch = store, batch
-        state = self._state = _read(store)
+        state = self._state = _read(store.meta)
         if state.decoding:
             state.deadly = [*state.deadly, state.decoding][-_REMEMBERED:]
         self.left = state.running
@@ -80,8 +87,8 @@ class Caution:
         self._store.set_meta(RUN, self._text())
 
 
-def _read(store: Store) -> _State:
+def _read(meta: Mapping[str, str]) -> _State:
     try:
-        return msgspec.json.decode(store.meta.get(RUN, "{}"), type=_State)
+        return msgspec.json.decode(meta.get(RUN, "{}"), type=_State)
     except msgspec.DecodeError:
         return _State()

@@ -76,6 +76,7 @@ class _Offer(msgspec.Struct):
     gate: Gate
     events: list[Event]
     notes: dict[str, str]
+    previous: str
 
 
 class InForce:
@@ -117,13 +118,20 @@ class InForce:
             store.put_many([], meta=self.store_notes, events=events)
 
     def offer(
-        self, gate: Gate, what: str, said: str, notes: Mapping[str, str] | None = None
+        self,
+        gate: Gate,
+        what: str,
+        said: str,
+        notes: Mapping[str, str] | None = None,
+        *,
+        back: bool = False,
     ) -> None:
         """Let a gate decide from the next batch on; its file is durable when this returns.
 
         what, said: the event for the log. notes: texts that the store notes in the same
-        transaction. The samples' shape stays the same, and the classes begin with the present
-        ones: what is stored counts by their places.
+        transaction. back: it is a way back, so there is none back to the present gate. The samples'
+        shape stays the same, and the classes begin with the present ones: what is stored counts by
+        their places.
 
         Raises:
             GateError: it does not fit in the place of the present one, or cannot be written.
@@ -132,7 +140,9 @@ class InForce:
             raise GateError(f"{gate.name}: {problem}")
         self.keep(gate)
         self.keep(self.gate)  # to go back to
-        self._offer = _Offer(gate, [self._event(what, gate, said)], dict(notes or {}))
+        previous = "" if back else self.gate.id
+        event = self._event(what, gate, said)
+        self._offer = _Offer(gate, [event], dict(notes or {}), previous)
 
     @property
     def offered(self) -> bool:
@@ -144,7 +154,7 @@ class InForce:
         if self._offer is None:
             return False
         offer, self._offer = self._offer, None
-        previous, self.previous = self.previous, self.gate.id
+        previous, self.previous = self.previous, offer.previous
         try:
             meta = self._notes(offer.gate) | offer.notes | dict(notes)
             self._store.put_many([], meta=meta, events=offer.events, counters={"switched": 1})

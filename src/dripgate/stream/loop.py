@@ -14,6 +14,7 @@ from dripgate.policy import Policy, Rules
 from dripgate.store import Browsing, Store
 from dripgate.stream.caution import Caution
 from dripgate.stream.feed import Feed
+from dripgate.stream.figures import FIGURES, added, noted_figures
 from dripgate.stream.force import Batch, InForce, Observer
 from dripgate.types import Array, Decision, Reason, Sample, Verdict
 
@@ -111,6 +112,8 @@ def run(
     feed.begin(store, f"{force.origin} {msgspec.json.encode(rules).decode()}")
     caution = Caution(store, batch)
     try:
+        for one in observers:
+            one.turn()
         for samples in _batches(feed, caution, latency):
             if samples:
                 verdicts, features, notes = deciding(caution.look(samples))
@@ -130,6 +133,7 @@ def run(
                 one.turn()
             if on_turn:
                 on_turn(summary)
+        deciding.take_up()
         store.put_many([], meta=feed.notes(), decided=feed.decided([]))
         summary.known, summary.stayed = feed.known, feed.stayed
         summary.restless = [*feed.restless][:NAMED]
@@ -146,28 +150,29 @@ class _Deciding:
         self, force: InForce, store: Store, rules: Rules | None, observers: Sequence[Observer]
     ) -> None:
         self._force, self._rules, self._observers = force, rules, observers
-        saved = saved_policy(store)
+        saved, self._figures = saved_policy(store), noted_figures(store.meta)
         self._policy = Policy(rules, force.gate.info, saved) if rules else None
 
     def __call__(self, samples: list[Sample]) -> tuple[list[Verdict], Array, dict[str, str]]:
         """Verdicts, what the head's last layer takes (N, D), and what is to be noted with them."""
-        self._take_up()
+        self.take_up()
         started = time.perf_counter()
         try:
             given, found, features = self._force.gate.observe_features(samples)
         except GateError as error:
             if not any(one.failed(error) for one in self._observers):
                 raise
-            self._take_up()
+            self.take_up()
             given, found, features = self._force.gate.observe_features(samples)
         batch = Batch(samples, given, found, time.perf_counter() - started)
         notes: dict[str, str] = {}
         for one in self._observers:
             notes |= one.decided(batch)
         verdicts = self._policy(samples, given, found) if self._policy else given
+        notes[FIGURES] = added(self._figures, self._force.gate.id, verdicts)
         return verdicts, features, notes | _memory(self._policy)
 
-    def _take_up(self) -> None:
+    def take_up(self) -> None:
         """Let the gate that was offered take over: of the policy stays what outlives a gate."""
         if not self._force.offered:
             return

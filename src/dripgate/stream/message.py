@@ -15,7 +15,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from dripgate.media import DEFAULT_LIMITS
-from dripgate.store.records import LONGEST_DETAIL, LONGEST_LABEL, LONGEST_SOURCE, StoredSample
+from dripgate.store.records import (
+    LONGEST_DETAIL,
+    LONGEST_GATE,
+    LONGEST_LABEL,
+    LONGEST_SOURCE,
+    StoredSample,
+)
 from dripgate.types import Reason, Sample, Verdict
 
 #: Bytes that the largest message may take: a payload, and what is said about it.
@@ -40,6 +46,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     propensity: float
     detail: Annotated[str, msgspec.Meta(max_length=LONGEST_DETAIL)] = ""
     label: Annotated[str, msgspec.Meta(max_length=LONGEST_LABEL)] | None = None
+    gate: Annotated[str, msgspec.Meta(max_length=LONGEST_GATE)] = ""
     payload: bytes | None = None
 
     def sample(self, device: str) -> Sample:
@@ -83,6 +90,7 @@ def encode(stored: StoredSample, *, metadata_only: bool = False) -> bytes:
         propensity=stored.propensity,
         detail=stored.detail,
         label=stored.label,
+        gate=stored.gate,
         payload=None if metadata_only else stored.payload,
     )
     return msgspec.msgpack.encode(message)

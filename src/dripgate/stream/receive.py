@@ -5,6 +5,7 @@ Whatever dies in between, the messages come again, and a sample that is there al
 confirmed again.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -17,11 +18,12 @@ import msgspec
 
 from dripgate.errors import StoreError
 from dripgate.files import sync_folder, write_whole
-from dripgate.store import Put, Store
+from dripgate.store import Event, Put, Store
 from dripgate.stream.broker import Address, Security, is_name
 from dripgate.stream.buffer import Buffer
 from dripgate.stream.message import LARGEST, Message, RefusedError, decode, encode_receipt
 from dripgate.stream.mqtt import Link, Received
+from dripgate.stream.report import MARK, decode_report
 from dripgate.text import plain_json
 
 #: Messages committed together, and bytes of messages in memory.
@@ -88,20 +90,49 @@ class Receiver:
         batch = self._arrived.take(BATCH, wait)
         if not batch:
             return
+        batch_reports = self._take_reports(batch)
         whole: list[tuple[str, Message]] = []
         bare: list[tuple[str, Message]] = []
         for received in batch:
+            if received.payload.startswith(MARK):
+                continue
             if (one := self._read(received)) is not None:
                 (bare if one[1].payload is None else whole).append(one)
         self._put(batch, whole)
         if gone := self._metadata.add(bare):
             self._store.count(evicted_metadata=gone)
         self.tally.metadata += len(bare)
-        for device in {device for device, _ in whole + bare}:
+        for device in {device for device, _ in whole + bare} | set(batch_reports):
             ids = [message.id.hex() for name, message in whole + bare if name == device]
+            ids += batch_reports.get(device, [])
             self.link.publish(self._receipts + device, encode_receipt(ids))
         for received in batch:
             self.link.acknowledge(received)
+
+    def _take_reports(self, batch: list[Received]) -> dict[str, list[str]]:
+        """Note what devices say of themselves; returns the ids to be confirmed, by device."""
+        texts: dict[str, str] = {}
+        ids: dict[str, list[str]] = {}
+        events: list[Event] = []
+        for received in batch:
+            if not received.payload.startswith(MARK):
+                continue
+            device = received.topic.removeprefix(self._prefix)
+            try:
+                if not is_name(device):
+                    raise RefusedError("its topic names no device")
+                report = decode_report(received.payload[len(MARK) :])
+            except RefusedError as error:
+                self.tally.invalid += 1
+                self._on_refused(received.topic, str(error))
+                continue
+            events += [msgspec.structs.replace(one, device=device) for one in report.events]
+            bare = msgspec.structs.replace(report, events=())
+            texts[device] = msgspec.json.encode(bare).decode()
+            ids.setdefault(device, []).append(hashlib.sha256(received.payload).hexdigest())
+        if texts:
+            self._store.note_reports(texts, events)
+        return ids
 
     def close(self) -> None:
         """End the connection; what is not stored stays with the broker."""
@@ -139,6 +170,7 @@ class Receiver:
         fates = self._store.put_many(
             [(message.sample(device), message.verdict) for device, message in whole],
             labels={m.id.hex(): m.label for _, m in whole if m.label is not None},
+            gates={m.id.hex(): m.gate for _, m in whole if m.gate},
             counters=counters,
         )
         self.tally.messages += len(batch)

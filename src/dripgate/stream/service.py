@@ -10,7 +10,7 @@ cannot be written are told once and stop nothing.
 import math
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Service:
     """Give ``turn`` to the loop as ``on_turn`` and ``verdicts`` as ``on_verdicts``; ``report`` once
     more at the end.
 
-    uplink: an ``Uplink``. metrics: file. page: a ``metrics.Page``. interval: seconds
+    uplink: an ``Uplink``. more: gives the figures of releases. metrics: file. page: a
+    ``metrics.Page``. interval: seconds
     between reports, None is none. log: is given a line per report. max_age: seconds after which
     samples are deleted. by_reading: whether a sample's time is that of its reading. clock: seconds
     that pass. wall: the machine's time.
@@ -49,6 +50,7 @@ class Service:
         store: Store,
         *,
         uplink: Any = None,
+        more: Callable[[], Mapping[str, float]] = dict,
         metrics: Path | None = None,
         page: Any = None,
         interval: float | None = None,
@@ -59,6 +61,7 @@ class Service:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._uplink, self._metrics = store, uplink, metrics
+        self._more = more
         self._interval, self._max_age, self._log = interval, max_age, log
         self._clock, self._reported, self._expired = clock, clock(), -math.inf
         self._wall, self._ahead = wall, wall() - clock()
@@ -163,6 +166,7 @@ class Service:
             "files_stayed": summary.stayed,
             "report_time_seconds": round(self._wall(), 3),
         }
+        values |= self._more()
         if self._uplink:
             state = self._uplink.state
             values |= {

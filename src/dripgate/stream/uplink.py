@@ -25,6 +25,7 @@ from dripgate.store import Store, StoredSample
 from dripgate.stream.broker import Address, Security
 from dripgate.stream.message import RefusedError, decode_receipt, encode
 from dripgate.stream.mqtt import Link, Received
+from dripgate.stream.report import Reports
 
 #: Samples that wait for their receipts at a time, and bytes on their way to the broker.
 WINDOW, FLYING = 256, 8 << 20
@@ -105,6 +106,7 @@ class Uplink:
         self._tally: Counter[str] = Counter()
         self._total: Counter[str] = Counter()
         self._flushed = clock()
+        self._reports = Reports(store, options.patience)
         confirmed_here = options.confirm == "receiver"
         self.link = Link(
             address,
@@ -133,13 +135,17 @@ class Uplink:
                 self._connection, self._ask_at, self._pause = self.link.epoch, now, self._patience
             self._repeat(now)
             self._send_fresh(now)
+            self._send_report(now)
         if now - self._flushed > _FLUSH:
             self.flush()
 
     @property
     def done(self) -> bool:
         """Whether everything is confirmed that can be sent."""
-        return not self._waiting and not self._next()
+        if self._waiting or self._next():
+            return False
+        self._reports.hurry()
+        return self._reports.done or not self._reporting
 
     @property
     def state(self) -> State:
@@ -202,6 +208,7 @@ class Uplink:
 
     def _confirm(self, ids: list[str]) -> None:
         if ids:
+            self._reports.confirmed(ids)
             self._store.mark_uploaded(ids)
             self._count(sent=sum(self._waiting.pop(id, None) is not None for id in ids))
 
@@ -261,6 +268,16 @@ class Uplink:
             self._after = stored.id
             if not self._send(stored):
                 self._skipped.add(stored.id)
+
+    @property
+    def _reporting(self) -> bool:
+        """Reports need somebody who confirms them."""
+        return self._options.confirm == "receiver"
+
+    def _send_report(self, now: float) -> None:
+        if self._reporting and self._may_send(now) and (data := self._reports.due(now)):
+            self.link.publish(self._topic, data)
+            self._count(bytes_sent=len(data) + len(self._topic.encode()) + _PACKET)
 
     def _next(self) -> StoredSample | None:
         """The next sample that was not sent yet; it stays at the head of ``_fresh``."""

@@ -1,0 +1,137 @@
+"""Devices one by one and together: estimates, figures by gate, and whom to look at first."""
+
+from collections import defaultdict
+
+import msgspec
+
+from dripgate.data.layout import label_of
+from dripgate.errors import StoreError
+from dripgate.fleet.together import together
+from dripgate.policy import Estimates, Interval, Seen, Stream, estimate
+from dripgate.store import BROKEN, Browsing
+from dripgate.stream.account import MOST, STRANGE
+from dripgate.stream.figures import Figures
+from dripgate.stream.report import Report
+
+
+class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """One device. gate: id of the one in force; release: its version, 0 where it is none. time:
+    of its last report. figures: by gate id. estimates: None where chance drew no labelled sample.
+    """
+
+    name: str
+    gate: str
+    release: int
+    time: float
+    figures: dict[str, Figures]
+    estimates: Estimates | None
+
+    @property
+    def seen(self) -> int:
+        """Samples that passed."""
+        return sum(one.seen for one in self.figures.values())
+
+    @property
+    def strange(self) -> float:
+        """Share of what came that could not be decoded, or was of alien quality."""
+        odd = sum(one.unreadable + one.quarantine for one in self.figures.values())
+        return odd / max(self.seen, 1)
+
+
+class FleetAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """A fleet. devices: the one that should be looked at first comes first. accuracy, classes,
+    dropped_accuracy: of all streams, with what devices differ by in the interval; None where no
+    device has an estimate. silent: devices that sent samples and no report.
+    """
+
+    devices: list[DeviceAccount]
+    accuracy: Interval | None
+    dropped_accuracy: Interval | None
+    classes: dict[str, Interval]
+    silent: list[str]
+
+
+def fleet_account(store: Browsing) -> FleetAccount | None:
+    """The account of a store that ``receive`` filled; None where no device reported."""
+    reports = {name: _report(store, name, said) for name, (_, said) in store.devices().items()}
+    if not reports:
+        return None
+    times = {name: at for name, (at, _) in store.devices().items()}
+    seen, silent = _labelled(store, reports)
+    devices = [
+        DeviceAccount(
+            name=name, gate=one.gate, release=one.versions.get(one.gate, 0), time=times[name],
+            figures=one.figures,
+            estimates=estimate(seen.get(name, []), _stream(one), len(one.classes)),
+        )
+        for name, one in reports.items()
+    ]  # fmt: skip
+    known = [(one, one.estimates) for one in devices if one.estimates]
+    names = {name for one, _ in known for name in reports[one.name].classes}
+    mix = {}
+    for name in sorted(names):
+        having = [(o, e) for o, e in known if name in reports[o.name].classes]
+        share = together(
+            [(o.seen, e.classes[reports[o.name].classes.index(name)]) for o, e in having]
+        )
+        if share:
+            mix[name] = share
+    return FleetAccount(
+        devices=sorted(devices, key=_urgency),
+        accuracy=together([(one.seen, found.accuracy) for one, found in known]),
+        dropped_accuracy=together([(one.seen, found.dropped_accuracy) for one, found in known]),
+        classes=mix,
+        silent=silent,
+    )
+
+
+def _urgency(device: DeviceAccount) -> tuple[float, float]:
+    """First the one whose accuracy is surely lowest, then the one with the strangest input."""
+    surely = device.estimates.accuracy.high if device.estimates else 1.0
+    return surely, -device.strange
+
+
+def _report(store: Browsing, name: str, said: str) -> Report:
+    try:
+        return msgspec.json.decode(said, type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"{store.path}: the report of {name} is no dripgate's ({error}); salvage the store: "
+            f"dripgate inspect {store.path} --salvage OUT"
+        ) from None
+
+
+def _stream(report: Report) -> Stream:
+    parts = [one.stream for one in report.figures.values()]
+    return Stream(
+        certain=sum(one.certain for one in parts), chance=sum(one.chance for one in parts),
+        blind=sum(one.blind for one in parts),
+    )  # fmt: skip
+
+
+def _labelled(
+    store: Browsing, reports: dict[str, Report]
+) -> tuple[dict[str, list[Seen]], list[str]]:
+    """By device, labelled samples as chance drew them: of each stratum up to the first without a
+    label (``stream.account.measured``).
+    """
+    places = {n: {c: i for i, c in enumerate(r.classes)} for n, r in reports.items()}
+    found: dict[str, list[Seen]] = defaultdict(list)
+    silent = set[str]()
+    for chance in (True, False):
+        counts, over = dict.fromkeys(reports, 0), set[str]()
+        for one in store.drawn(chance=chance):
+            device, _, source = one.source.partition("/")
+            if device not in reports:
+                silent.add(device)
+                continue
+            if device in over or counts[device] == MOST:
+                continue
+            counts[device] += 1
+            label = label_of(one.label, source, places[device])
+            if label is None:
+                over.add(device)
+            elif label != BROKEN:
+                place = places[device].get(label, STRANGE)
+                found[device].append(Seen(place, one.predicted, one.propensity))
+    return found, sorted(silent)
