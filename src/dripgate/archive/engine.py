@@ -109,7 +109,7 @@ def _expression(gate: Gate, asked: Asked, io: Any, shape: pa.Schema, workers: in
         def __init__(self) -> None:
             self._decider = Decider(gate, asked, io)
 
-        @engine.method.batch(return_dtype=kind, batch_size=1)
+        @engine.method.batch(return_dtype=kind, batch_size=1)  # type: ignore[untyped-decorator]
         def decide(self, numbers: Any, addresses: Any, sizes: Any, times: Any) -> Any:
             columns = (numbers, addresses, sizes, times)
             found = []

@@ -1,9 +1,9 @@
 """SOURCE → addresses, a few thousand at a time, and what is passed over, told and counted.
 
-    photos/ · 'photos/**/*.jpg'      this machine's files
-    s3://bucket/prefix · gs://…      an object store's, or by a glob; listed by the engine
-    https://host/folder/             the links of a listing, and of those below it
-    files.parquet · files.csv        a column of addresses, wherever the table itself is
+photos/ · 'photos/**/*.jpg'      this machine's files
+s3://bucket/prefix · gs://…      an object store's, or by a glob; listed by the engine
+https://host/folder/             the links of a listing, and of those below it
+files.parquet · files.csv        a column of addresses, wherever the table itself is
 """
 
 import glob

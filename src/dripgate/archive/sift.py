@@ -84,7 +84,7 @@ def sift(
     source: str,
     gate: Gate,
     out: Path,
-    how: How = How(),
+    how: How | None = None,
     *,
     stop: Callable[[], bool] = lambda: False,
     told: Callable[[str], object] = lambda _: None,
@@ -96,7 +96,7 @@ def sift(
     Raises DataError for what is no source, or an ``out`` begun otherwise; IncompleteError where
     ``stop`` said so: the same call goes on from there.
     """
-    work = Work(out)
+    how, work = how or How(), Work(out)
     with work.claimed():
         asked = Asked(times=how.times, overlap=how.overlap, embeddings=how.embeddings)
         wanted = Manifest(
@@ -221,7 +221,8 @@ class _Run:
         self.progress.deaths += 1
         given = blocks[0]
         if len(blocks) > 1 or len(given.addresses) > 1:
-            self._told(f"the engine failed ({cause}); {len(blocks) - came:,} blocks are given again")
+            left = len(blocks) - came
+            self._told(f"the engine failed ({cause}); {left:,} blocks are given again")
             if len(blocks) == 1:
                 self._split(given)
             return max(1, min(size, len(blocks)) // 4)

@@ -1,8 +1,8 @@
 """The folder that a sift fills: what is to be done, what is done, and nothing half done.
 
-    scores.parquet/part-000000.parquet …   rows, a partition at a time: any reader takes the folder
-    scores.parquet/_sift/manifest.json     what was asked
-    scores.parquet/_sift/listing.parquet   the addresses, a row group for each partition
+scores.parquet/part-000000.parquet …   rows, a partition at a time: any reader takes the folder
+scores.parquet/_sift/manifest.json     what was asked
+scores.parquet/_sift/listing.parquet   the addresses, a row group for each partition
 """
 
 import fcntl
@@ -61,9 +61,9 @@ class Work:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Make the folder, and be the only one at work in it."""
-        if self.out.exists() and not self._state.is_dir():
-            if not self.out.is_dir() or any(self.out.iterdir()):
-                raise DataError(f"{self.out}: is there already, and not from sift; give a new name")
+        strange = self.out.exists() and not self._state.is_dir()
+        if strange and not (self.out.is_dir() and not any(self.out.iterdir())):
+            raise DataError(f"{self.out}: is there already, and not from sift; give a new name")
         self._state.mkdir(parents=True, exist_ok=True)
         with (self._state / "lock").open("a") as lock:
             try:
@@ -97,9 +97,7 @@ class Work:
         with parquet.ParquetWriter(part, _LISTING, compression="zstd") as writer:
             for group in _partitions(entries, manifest.assumed):
                 columns = list(zip(*group, strict=True))
-                writer.write_table(
-                    pa.table(columns, schema=_LISTING), row_group_size=len(group)
-                )
+                writer.write_table(pa.table(columns, schema=_LISTING), row_group_size=len(group))
                 count += len(group)
         with part.open("rb+") as file:
             os.fsync(file.fileno())

@@ -13,7 +13,7 @@ from dripgate.text import one_line
 
 _COMMANDS = (
     "demo", "train", "fit", "run", "send", "receive", "review", "label", "export", "retrain",
-    "inspect", "purge", "embed", "bench",
+    "sift", "inspect", "purge", "embed", "bench",
 )  # fmt: skip
 
 
@@ -101,4 +101,7 @@ _EXTRAS = {
     "emx_onnx_cgen": "embed",
     "starlette": "review",
     "uvicorn": "review",
+    "daft": "archive",
+    "pyarrow": "archive",
+    "usearch": "archive",
 }
