@@ -4,8 +4,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 from dripgate.media import DEFAULT_LIMITS, too_many_bytes
 from dripgate.text import one_line
@@ -16,6 +16,7 @@ AHEAD = 32 << 20
 _REQUESTS = 32
 #: Beginnings of addresses that the engine reads.
 REMOTE = ("s3://", "gs://", "https://", "http://")
+FILE = "file://"
 _LONGEST_CAUSE = 160
 
 
@@ -29,6 +30,27 @@ class Fetched(NamedTuple):
 def is_remote(address: str) -> bool:
     """Whether the engine reads it; else it is a path."""
     return address.lower().startswith(REMOTE)
+
+
+# Paths as addresses ------------------------------------------------------------------------------
+
+
+def address_of(path: str) -> str:
+    """A path as text that can be stored; one with bytes that are no UTF-8 as a file:// address."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return FILE + quote(os.fsencode(path))
+    return path
+
+
+def path_of(address: str) -> str:
+    """The path of an address that is not remote."""
+    if address.startswith("/"):
+        return address
+    if address.lower().startswith(FILE):
+        return os.fsdecode(unquote_to_bytes(address[len(FILE) :]))
+    return address
 
 
 class Fetcher:
@@ -110,31 +132,26 @@ class Fetcher:
         place = {} if size is None else {"position": 0, "size": size}
         return daft().File(address, io_config=self._transport, **place)
 
-    def _local(self, path: str) -> Fetched:
+    def _local(self, address: str) -> Fetched:
         """A regular file: a name in a table may be that of a device, which has no end."""
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            handle = os.open(path_of(address), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError) as error:
             return Fetched(b"", f"cannot be read: {getattr(error, 'strerror', None) or error}")
-        with open(handle, "rb", buffering=0) as file:  # noqa: PTH123
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 return Fetched(b"", "no regular file")
             if status.st_size > self._limit:
                 return Fetched(b"", too_many_bytes(status.st_size, self._limit))
-            try:
-                payload = file.read(status.st_size + 1)
-            except OSError as error:
-                return Fetched(b"", f"cannot be read: {error.strerror}")
+            payload = os.read(handle, status.st_size)
+            while len(payload) < status.st_size and (more := os.read(handle, status.st_size)):
+                payload += more
+        except OSError as error:
+            return Fetched(b"", f"cannot be read: {error.strerror}")
+        finally:
+            os.close(handle)
         return Fetched(payload)
-
-
-def changed(path: str) -> float | None:
-    """When a local file was changed last, in seconds since the epoch; None where it is gone."""
-    try:
-        return Path(path).stat().st_mtime
-    except (OSError, ValueError):
-        return None
 
 
 def _cause(error: Exception) -> str:

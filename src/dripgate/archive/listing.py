@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
-from dripgate.archive.fetch import is_remote
+from dripgate.archive.fetch import FILE, address_of, is_remote
 from dripgate.archive.index import links
 from dripgate.archive.needs import daft
 from dripgate.archive.table import TABLES, addresses
@@ -27,7 +27,6 @@ from dripgate.text import one_line
 Told = Callable[[str], object]
 _STORES = ("s3://", "gs://")
 _MAGIC = "*?["
-_FILE = "file://"
 
 
 class Entry(NamedTuple):
@@ -84,25 +83,6 @@ def batches(found: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
         yield part
 
 
-# Paths as addresses ----------------------------------------------------------------------------
-
-
-def address_of(path: str) -> str:
-    """A path as text that can be stored; one with bytes that are no UTF-8 as a file:// address."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return _FILE + quote(os.fsencode(path))
-    return path
-
-
-def path_of(address: str) -> str:
-    """The path of an address that is not remote."""
-    if address.lower().startswith(_FILE):
-        return os.fsdecode(unquote_to_bytes(address[len(_FILE) :]))
-    return address
-
-
 # Kinds of sources ------------------------------------------------------------------------------
 
 
@@ -150,7 +130,7 @@ def _of_table(source: str, columns: Columns, transport: Any, told: Told) -> Iter
     if not is_remote(source):
         base = os.path.dirname(os.path.realpath(os.path.expanduser(source)))
     for address, time in addresses(source, columns.address, columns.time, transport, told):
-        if is_remote(address) or address.lower().startswith(_FILE):
+        if is_remote(address) or address.lower().startswith(FILE):
             yield Entry(address, time=time)
         elif is_remote(source):
             yield Entry(f"{base}/{quote(address.lstrip('/'))}", time=time)
