@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 class Engine:
-    """Opens the engine once for the process; ``run`` may be called again after a failure."""
+    """A process has one, here or on a cluster; ``run`` may be called again after a failure."""
 
     def __init__(
         self, gate: Gate, asked: Asked, *, cluster: str | None, workers: int | None, anonymous: bool
@@ -38,7 +38,6 @@ class Engine:
         self._schema = schema(embeddings=asked.embeddings)
         self.where = "this machine"
         if cluster is None:
-            self._daft.set_runner_native()
             self.workers = workers or os.cpu_count() or 1
         else:
             self.workers = self._join(cluster, workers)
@@ -76,7 +75,7 @@ class Engine:
                 "run: pip install 'daft[ray]'"
             ) from None
         try:
-            self._daft.set_runner_ray(address=cluster)
+            self._daft.set_runner_ray(address=cluster, noop_if_initialized=True)
             cores = int(ray.cluster_resources().get("CPU", 1))
         except Exception as error:  # Ray's errors share no base class
             cause = one_line(" ".join(str(error).split()))[:300]

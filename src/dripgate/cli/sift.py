@@ -1,5 +1,6 @@
 """dripgate sift: decide about an archive, however large, and choose from it."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ class _Bar:
         if self._bar is None:
             self._bar = click.progressbar(
                 length=now.addresses, label="deciding", show_pos=True, show_eta=False,
-                item_show_func=lambda text: text, file=click.get_text_stream("stderr"),
+                item_show_func=lambda text: text, file=sys.stderr,
             )  # fmt: skip
             self._bar.__enter__()
             self._bar.update(now.before)
