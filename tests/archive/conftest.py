@@ -3,8 +3,10 @@
 import http.server
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,8 +53,41 @@ def sifting(gate: Gate, tmp_path: Path) -> Callable[..., tuple[Sifted, pa.Table,
 @pytest.fixture
 def served(archive: Path) -> Iterator[str]:
     """The archive behind a web server's listings, on loopback."""
-    handler = partial(_Quiet, directory=str(archive))
+    with _server(partial(_Quiet, directory=str(archive))) as address:
+        yield address
+
+
+class Held:
+    """A server that is asked for ``last.png`` and does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked, self.go = threading.Event(), threading.Event()
+        self.address = ""
+
+
+@pytest.fixture
+def held(archive: Path) -> Iterator[Held]:
+    """Holds whoever decides about the archive, so that it can be killed for certain."""
+    found = Held()
+
+    class Holding(_Quiet):
+        def do_GET(self) -> None:
+            if self.path == "/last.png":
+                found.asked.set()
+                found.go.wait()
+            super().do_GET()
+
+        do_HEAD = do_GET  # noqa: N815
+
+    with _server(partial(Holding, directory=str(archive))) as found.address:
+        yield found
+        found.go.set()
+
+
+@contextmanager
+def _server(handler: Any) -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -62,10 +97,14 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def copyfile(self, *files: Any) -> None:
+        with suppress(BrokenPipeError):  # who asked was killed
+            super().copyfile(*files)
+
 
 @pytest.fixture(scope="session")
 def hearing(tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    """A gate for one second of sound."""
+    """A gate for half a second of sound."""
     from dripgate.data import load, open_source
     from dripgate.media import encode_wav
     from dripgate.models import fit
@@ -77,10 +116,10 @@ def hearing(tmp_path_factory: pytest.TempPathFactory) -> Gate:
     rng = np.random.default_rng(0)
     for label, pitch in (("low", 200), ("high", 1500)):
         (folder / label).mkdir()
-        for i in range(40):
-            wave = np.sin(2 * np.pi * pitch * np.arange(8000) / 8000 + rng.uniform(0, 6))
-            sound = 9000 * wave + rng.normal(0, 500, 8000)
+        for i in range(150):
+            wave = np.sin(2 * np.pi * pitch * np.arange(4000) / 8000 + rng.uniform(0, 6))
+            sound = 9000 * wave + rng.normal(0, 500, 4000)
             (folder / label / f"{i}.wav").write_bytes(encode_wav(sound.astype(np.int16), 8000))
-    dataset = load(open_source(str(folder)), AudioInput(rate=8000, length=8000))
-    trained = train_first(dataset, "lenet", Recipe(steps=20, batch=16, lr=0.05, seed=0))
-    return fit(trained.classifier, dataset, keep=0.5, seed=0, log=None)
+    dataset = load(open_source(str(folder)), AudioInput(rate=8000, length=4000))
+    trained = train_first(dataset, "lenet", Recipe(steps=40, batch=16, lr=0.05, seed=0))
+    return fit(trained.classifier, dataset, keep=0.5, seed=0, log=None, force=True)

@@ -72,6 +72,8 @@ class Work:
                 raise DataError(
                     f"{self.out}: another sift is at work in it; wait for it, or stop it"
                 ) from None
+            for left in (*self.out.glob(".part-*.part"), self._listing.with_suffix(".part")):
+                left.unlink(missing_ok=True)  # of one that was killed while it wrote
             yield
 
     @property
