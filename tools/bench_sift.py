@@ -318,13 +318,13 @@ def kills() -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     asked = (folder, "--gate", path, "--out", out, "--workers", 2)
     process, killed = sifting(*asked), {"workers": 0, "drivers": 0}
-    while process.poll() is None and killed["workers"] < 3:
+    while process.poll() is None and killed["workers"] < 2:
         workers = [one for one in tree(process.pid) if one != process.pid]
-        if len(workers) >= 2 and len(list(out.glob("part-*"))) >= killed["workers"]:
+        if len(workers) >= 2 and len(list(out.glob("part-*"))) > killed["workers"]:
             os.kill(workers[-1], signal.SIGKILL)
             killed["workers"] += 1
         time.sleep(0.5)
-    while process.poll() is None and len(list(out.glob("part-*"))) < 3:
+    while process.poll() is None and len(list(out.glob("part-*"))) < 4:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     killed["drivers"] += process.wait() == -signal.SIGKILL

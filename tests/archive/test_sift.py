@@ -128,9 +128,11 @@ def test_names_that_are_no_text_are_kept_apart(sifting, archive, tmp_path):
 
 def test_sources_are_refused_in_one_line(sifting, tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "empty").mkdir()
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nothing")
     for source, said in (
-        (tmp_path / "nowhere", "no such folder"), (tmp_path / "a.csv", "Say --column"),
+        (tmp_path / "nowhere", "no such folder"), (tmp_path / "empty", "nothing is there"),
+        (tmp_path / "a.csv", "Say --column"),
         (tmp_path / "b.parquet", "cannot be read as a table"),
         (tmp_path / "c.csv", "no such table"), (tmp_path / "d.zip", "archive file"),
         ("http://127.0.0.1:9/x/", "cannot be listed"),

@@ -101,6 +101,11 @@ class Work:
                 columns = list(zip(*group, strict=True))
                 writer.write_table(pa.table(columns, schema=_LISTING), row_group_size=len(group))
                 count += len(group)
+        if not count:
+            raise DataError(
+                f"{manifest.source}: nothing is there to decide about; check the address"
+                + "".join(f"; {line}" for line in skipped[:1])
+            )
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(self._listing)
