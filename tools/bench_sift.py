@@ -274,7 +274,7 @@ import sys, time, ray, pyarrow as pa, pyarrow.parquet
 from dripgate.archive.decide import Asked, Block, Decider
 from dripgate.gate import Gate
 folder, path, out = sys.argv[1:]
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 
 class Deciding:
     def __init__(self):

@@ -2,10 +2,14 @@
 
 import json
 import os
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,9 @@ pytestmark = pytest.mark.skipif(
 )
 SOURCES = Path(__file__).parents[2] / "src"
 DRIVER = "import sys; from dripgate.cli import main; sys.argv[0] = 'dripgate'; main()"
+#: Loopback by a number that Ray does not replace by the machine's own address.
+HOST = "127.0.0.2"
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 SMALL = "from dripgate.archive import work; work.PARTITION, work.BLOCK = 64, 16; " + DRIVER
 
 
@@ -29,8 +36,12 @@ def port():
 def sift(*arguments, env=None, script=DRIVER):
     command = [Path(ENVIRONMENT) / "bin" / "python", "-c", script, "sift", *map(str, arguments)]
     return subprocess.Popen(
-        command, env=os.environ | {"PYTHONPATH": str(SOURCES)} | (env or {}), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        command,
+        env=os.environ | {"PYTHONPATH": str(SOURCES)} | TOKEN | (env or {}),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
@@ -45,16 +56,16 @@ def table(out):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     """The address of a head without cores of its own, and of two nodes with one core each."""
+    folder = tempfile.mkdtemp(prefix="ray-")  # its sockets' names must be short
     ray, gcs, client = Path(ENVIRONMENT) / "bin" / "ray", port(), port()
-    env = os.environ | {"PYTHONPATH": str(SOURCES), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
-    env |= {"RAY_USAGE_STATS_ENABLED": "0", "DO_NOT_TRACK": "true"}
-    common = ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--block"]
+    env = os.environ | {"PYTHONPATH": str(SOURCES), "RAY_USAGE_STATS_ENABLED": "0"} | TOKEN
+    common = [f"--node-ip-address={HOST}", "--disable-usage-stats", "--block"]
     memory = ["--object-store-memory=200000000"]
     started = [[ray, "start", "--head", f"--port={gcs}", f"--ray-client-server-port={client}",
-                "--include-dashboard=false", "--num-cpus=0", *memory, *common]]  # fmt: skip
-    started += [[ray, "start", f"--address=127.0.0.1:{gcs}", "--num-cpus=1", *memory, *common]] * 2
+                "--include-dashboard=false", "--num-cpus=0", f"--temp-dir={folder}", *memory, *common]]  # fmt: skip
+    started += [[ray, "start", f"--address={HOST}:{gcs}", "--num-cpus=1", *memory, *common]] * 2
     nodes = []
     for command in started:
         nodes.append(
@@ -66,19 +77,25 @@ def cluster(tmp_path_factory):
                 stderr=subprocess.DEVNULL,
             )
         )
-        reached(gcs if len(nodes) == 1 else client)
-    yield f"ray://127.0.0.1:{client}", nodes
+        reached(gcs if len(nodes) == 1 else client, host=HOST)
+    yield f"ray://{HOST}:{client}", nodes
     for node in reversed(nodes):
         os.killpg(node.pid, signal.SIGKILL)
         node.wait()
+    for entry in Path("/proc").iterdir():  # Ray's own processes have sessions of their own
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if os.fsencode(folder) in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def reached(number, seconds=90):
+def reached(number, seconds=90, host="127.0.0.1"):
     """Waits until something listens there."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", number)) == 0:
+            if one.connect_ex((host, number)) == 0:
                 return
     raise AssertionError(f"nothing listens on {number}")
 
@@ -109,7 +126,8 @@ def bucket(archive):
     number = port()
     server = subprocess.Popen(
         [Path(ENVIRONMENT) / "bin" / "moto_server", "-H", "127.0.0.1", "-p", str(number)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     reached(number)
     env = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
