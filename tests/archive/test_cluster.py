@@ -64,7 +64,8 @@ def cluster():
     common = [f"--node-ip-address={HOST}", "--disable-usage-stats", "--block"]
     memory = ["--object-store-memory=200000000"]
     started = [[ray, "start", "--head", f"--port={gcs}", f"--ray-client-server-port={client}",
-                "--include-dashboard=false", "--num-cpus=0", f"--temp-dir={folder}", *memory, *common]]  # fmt: skip
+                "--include-dashboard=false", "--num-cpus=0", f"--temp-dir={folder}", *memory,
+                *common]]  # fmt: skip
     started += [[ray, "start", f"--address={HOST}:{gcs}", "--num-cpus=1", *memory, *common]] * 2
     nodes = []
     for command in started:
@@ -78,7 +79,16 @@ def cluster():
             )
         )
         reached(gcs if len(nodes) == 1 else client, host=HOST)
-    yield f"ray://{HOST}:{client}", nodes
+    address = f"ray://{HOST}:{client}"
+    waiting = f"""
+import ray, time
+ray.init({address!r})
+while ray.cluster_resources().get("CPU") != 2:
+    time.sleep(0.2)
+"""
+    python = Path(ENVIRONMENT) / "bin" / "python"
+    subprocess.run([python, "-c", waiting], env=env, check=True, timeout=180)
+    yield address, nodes
     for node in reversed(nodes):
         os.killpg(node.pid, signal.SIGKILL)
         node.wait()
@@ -138,7 +148,8 @@ s3 = boto3.client("s3", endpoint_url={env["AWS_ENDPOINT_URL"]!r}, region_name="u
 s3.create_bucket(Bucket="pictures")
 root = pathlib.Path({str(archive)!r})
 for path in root.rglob("*.png"):
-    s3.put_object(Bucket="pictures", Key="in/" + str(path.relative_to(root)), Body=path.read_bytes())
+    key = "in/" + str(path.relative_to(root))
+    s3.put_object(Bucket="pictures", Key=key, Body=path.read_bytes())
 s3.put_object(Bucket="pictures", Key="in/huge.png", Body=bytes(65 << 20))
 """
     subprocess.run(
