@@ -58,11 +58,14 @@ def served(archive: Path) -> Iterator[str]:
 
 
 class Held:
-    """A server that is asked for ``last.png`` and does not answer until it is told to."""
+    """A server that is asked for ``last.png`` and does not answer until it is told to; asked for
+    ``poison.png`` it does something first.
+    """
 
     def __init__(self) -> None:
         self.asked, self.go = threading.Event(), threading.Event()
         self.address = ""
+        self.poison: Callable[[], object] = lambda: None
 
 
 @pytest.fixture
@@ -75,6 +78,8 @@ def held(archive: Path) -> Iterator[Held]:
             if self.path == "/last.png":
                 found.asked.set()
                 found.go.wait()
+            if self.path == "/poison.png":
+                found.poison()
             super().do_GET()
 
         do_HEAD = do_GET  # noqa: N815

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -269,9 +271,82 @@ def test_sigkill_changes_no_row(archive, loop, held, tmp_path, victim):
     assert not list(out.glob(".*"))
 
 
+def test_a_sample_that_kills_whoever_decides_it_is_noted(archive, loop, held, tmp_path):
+    table, out = tmp_path / "all.csv", tmp_path / "out"
+    paths = [str(one) for one in sorted(archive.glob("*/*.png"))[:70]]
+    table.write_text("\n".join(["path", f"{held.address}poison.png", *paths]))
+    running = []
+
+    def kill():
+        for worker in workers_of(running[0]):
+            os.kill(worker, signal.SIGKILL)
+
+    held.poison = kill
+    running.append(driver(table, loop, out))
+    said = running[0].communicate(timeout=300)
+    assert running[0].returncode == 0, said
+    rows = parquet.read_table(out).to_pylist()
+    assert len(rows) == 71
+    assert "whoever decides it dies" in rows[0]["cause"]
+    assert not any(row["cause"] for row in rows[1:])
+
+
 def test_two_drivers_do_not_work_in_one_folder(archive, gate, sifting, tmp_path):
     from dripgate.archive.work import Work
 
     out = tmp_path / "scores.parquet"
     with Work(out).claimed(), pytest.raises(DataError, match="another sift is at work"):
         sifting(archive, out)
+
+
+# A listing, and the page ------------------------------------------------------------------------
+
+
+def test_links_that_lead_elsewhere_are_not_followed(monkeypatch):
+    from dripgate.archive import index
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/in/away/":
+                self.send_response(302)
+                self.send_header("Location", "http://127.0.0.1:1/")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.end_headers()
+            text = {
+                "/in/": "<a href=a.png>a</a><a href='../up.png'>u</a><a href='?C=N'>sort</a>"
+                "<a href='//other/x.png'>o</a><a href='javascript:x'>j</a><a href='sub/'>s</a>"
+                "<a href='away/'>w</a><a href='big/'>b</a><a href='a.png'>again</a>",
+                "/in/sub/": "<a href='/in/'>top</a><A HREF='b%20c.png'>b</A><a href='./'>self</a>",
+                "/in/big/": "<a href='x.png'>" * 300,
+            }
+            self.wfile.write(text[self.path].encode())
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(index, "LARGEST_PAGE", 2000)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        top, told = f"http://127.0.0.1:{server.server_port}/in/", []
+        found = list(index.links(top, told.append))
+        server.shutdown()
+    assert found == [f"{top}a.png", f"{top}sub/b%20c.png"]
+    assert any("away/: cannot be listed" in line and "another server" in line for line in told)
+    assert any("big/: cannot be listed" in line and "2,000 bytes" in line for line in told)
+
+
+def test_the_page_s_commands(loop, archive, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "sift.md").read_text(encoding="utf-8")
+    block = page.split("```bash\n")[1].split("```")[0]
+    shutil.copytree(archive, tmp_path / "incoming")
+    shutil.copy(loop / "gate.onnx", tmp_path)
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-ec", block], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "there already" in done.stdout
+    assert "all was decided before" in done.stdout
+    assert "keep: audit" in done.stdout

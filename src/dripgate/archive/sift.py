@@ -5,8 +5,9 @@ samples under way become fewer, down to one: a sample that kills whoever decides
 unreadable, and the rest goes on.
 """
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -168,10 +169,12 @@ class _Run:
             except IncompleteError:
                 raise
             except Exception as error:  # the engine's and Ray's errors share no base class
-                size = self._got_over(error, blocks, came, size, alive or came > 0)
+                size = self._got_over(error, blocks, came, size)
             alive = alive or came > 0
             if came:
                 self._note_suspects()
+        if self._suspects and not alive:
+            raise _hopeless(self._suspects[-1][1])
         self._note_suspects()
         self.progress.seconds = time.perf_counter() - started
         return self.progress
@@ -213,11 +216,9 @@ class _Run:
 
     # Failures ---------------------------------------------------------------------------------
 
-    def _got_over(
-        self, error: Exception, blocks: list[Block], came: int, size: int, alive: bool
-    ) -> int:
+    def _got_over(self, error: Exception, blocks: list[Block], came: int, size: int) -> int:
         """How many blocks to give next; raises where nothing can be done about it."""
-        cause = one_line(" ".join(str(error).split()))[:200]
+        cause = _cause(error)
         self.progress.deaths += 1
         given = blocks[0]
         if len(blocks) > 1 or len(given.addresses) > 1:
@@ -228,11 +229,8 @@ class _Run:
             return max(1, min(size, len(blocks)) // 4)
         self._suspects.append((given, cause))
         self._set_aside(given)
-        if len(self._suspects) >= _SUSPECTS or not alive:
-            raise DripgateError(
-                f"the engine fails at whatever it is given ({cause}); nothing is lost: once it "
-                "runs, the same command goes on"
-            )
+        if len(self._suspects) >= _SUSPECTS:
+            raise _hopeless(cause)
         return 1
 
     def _split(self, block: Block) -> None:
@@ -287,6 +285,20 @@ def _unreadable(block: Block, cause: str, *, embeddings: bool) -> pa.Table:
     return pa.table([pa.array(known.get(f.name, [None]), f.type) for f in shape], schema=shape)
 
 
+def _cause(error: Exception) -> str:
+    """What an engine's error is about, on one line: the last exception that it names."""
+    text = " ".join(str(error).split())
+    named = re.findall(r"\b\w+(?:Error|Exception)\b.{0,160}", text)
+    return one_line(named[-1] if named else text)[:200]
+
+
+def _hopeless(cause: str) -> DripgateError:
+    return DripgateError(
+        f"the engine fails at whatever it is given ({cause}); nothing is lost: once it runs, the "
+        "same command goes on"
+    )
+
+
 def _other(out: Path, had: Manifest, wanted: Manifest) -> str:
     for name in ("source", "gate", "columns", "asked"):
         one, two = getattr(had, name), getattr(wanted, name)
@@ -297,10 +309,3 @@ def _other(out: Path, had: Manifest, wanted: Manifest) -> str:
                 "--out, or the same again"
             )
     return f"{out}: was begun by another dripgate; give another --out"
-
-
-def remaining(progress: Progress) -> Iterator[float]:
-    """Seconds that are left at the rate of this run; nothing as long as nobody can say."""
-    if progress.done and progress.seconds:
-        left = progress.addresses - progress.before - progress.done
-        yield left * progress.seconds / progress.done
