@@ -52,7 +52,8 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
 
 class Progress(msgspec.Struct, kw_only=True):
     """Addresses: of the listing, done by earlier runs, done by this one. samples: of this run,
-    windows counted each. seconds: since this run began to decide. cpu: seconds of all workers.
+    windows counted each. seconds: since this run began to decide. cpu: seconds of all workers, in the end with the
+    driver's own.
     deaths: failures of the engine that were got over.
     """
 
@@ -67,7 +68,7 @@ class Progress(msgspec.Struct, kw_only=True):
 
 class Sifted(msgspec.Struct, frozen=True, kw_only=True):
     """What is in ``out`` now. skipped: what the listing passed over, in lines. cpu_per_million:
-    hours of CPU of the workers for a million samples, None where this run decided nothing.
+    hours of CPU for a million samples, None where this run decided nothing.
     """
 
     out: str
@@ -158,7 +159,8 @@ class _Run:
 
     def all(self) -> Progress:
         """Until nothing is pending. Raises IncompleteError where an end was asked for."""
-        started, size, alive = time.perf_counter(), self._ahead, False
+        started, spent = time.perf_counter(), time.process_time()
+        size, alive = self._ahead, False
         while blocks := self._next(size):
             came = 0
             try:
@@ -177,6 +179,7 @@ class _Run:
             raise _hopeless(self._suspects[-1][1])
         self._note_suspects()
         self.progress.seconds = time.perf_counter() - started
+        self.progress.cpu += time.process_time() - spent
         return self.progress
 
     def _next(self, size: int) -> list[Block]:
