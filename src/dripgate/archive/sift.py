@@ -52,8 +52,8 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
 
 class Progress(msgspec.Struct, kw_only=True):
     """Addresses: of the listing, done by earlier runs, done by this one. samples: of this run,
-    windows counted each. seconds: since this run began to decide. cpu: seconds of all workers, in the end with the
-    driver's own.
+    windows counted each. seconds: since this run began to decide. cpu: seconds of all
+    workers, in the end with the driver's own.
     deaths: failures of the engine that were got over.
     """
 
