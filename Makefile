@@ -11,7 +11,7 @@ READY := .venv/.ready
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-slow lint format bench bench-quick bench-adapt demo-rows bench-policy bench-price
 .PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
-.PHONY: embed-tools embed-test bench-embed clean
+.PHONY: embed-tools embed-test bench-embed sift-cluster bench-sift clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -118,6 +118,20 @@ interop: $(READY) $(INTEROP)/.ready $(SIGNING)/.ready ## labels through a real L
 	DRIPGATE_INTEROP=$(CURDIR)/$(INTEROP) OMP_NUM_THREADS=1 $(BIN)/pytest tests/export/test_interop.py
 	DRIPGATE_MODEL_SIGNING=$(CURDIR)/$(SIGNING) OMP_NUM_THREADS=1 $(BIN)/pytest tests/release/test_interop.py
 
+# Ray, of the version that Daft asks for, and moto's S3 server: 900 MB.
+CLUSTER := .venv-cluster
+$(CLUSTER)/.ready: Makefile pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(CLUSTER)
+	$(CLUSTER)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
+	  '.[archive]' 'daft[ray]' 'moto[server]'
+	@touch $@
+
+sift-cluster: $(READY) $(CLUSTER)/.ready ## sift on a real Ray cluster of two workers, and from an S3 server
+	DRIPGATE_CLUSTER=$(CURDIR)/$(CLUSTER) OMP_NUM_THREADS=1 $(BIN)/pytest tests/archive/test_cluster.py
+
+bench-sift: $(READY) ## a million samples, what sift costs beside others, kills: docs/results/sift.json
+	DRIPGATE_CLUSTER=$(CURDIR)/$(CLUSTER) OMP_NUM_THREADS=1 $(BIN)/python tools/bench_sift.py
+
 # LiteRT's converter brings jax and torchao, 2 GB in all.
 LITERT := .venv-litert
 $(LITERT)/.ready: pyproject.toml constraints.txt
@@ -165,4 +179,4 @@ bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/r
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(SIGNING) $(ZOO) demo
+	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(SIGNING) $(CLUSTER) $(ZOO) demo

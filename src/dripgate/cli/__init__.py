@@ -14,7 +14,7 @@ from dripgate.text import one_line
 
 _COMMANDS = (
     "demo", "train", "fit", "run", "send", "receive", "review", "label", "adapt", "export",
-    "retrain", "inspect", "purge", "embed", "bench", "release", "activate", "rollback",
+    "retrain", "sift", "inspect", "purge", "embed", "bench", "release", "activate", "rollback",
     "completion",
 )  # fmt: skip
 
@@ -108,4 +108,7 @@ _EXTRAS = {
     "cryptography": "release",
     "starlette": "review",
     "uvicorn": "review",
+    "daft": "archive",
+    "pyarrow": "archive",
+    "usearch": "archive",
 }

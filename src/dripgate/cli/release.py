@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli.common import json_option, parent_of, show
+from dripgate.cli.common import json_option, note, parent_of, show
 from dripgate.errors import ReleaseError
 from dripgate.gate import Gate
 

@@ -120,9 +120,20 @@ def distances(embeddings: Array) -> tuple[float, ...]:
     return tuple(float(f"{one:.4g}") for one in np.percentile(nearest**0.5, range(101)))
 
 
-def radius(distances: Sequence[float], share: float) -> float:
-    """The distance below which that share of distinct samples would be taken for the same."""
-    return float(np.interp(100 * share, range(101), distances)) if distances and share else 0.0
+def radius(distances: Sequence[float], share: float, others: int = SIZE) -> float:
+    """The distance below which that share of distinct samples would be taken for the same.
+
+    others: how many each is compared with. ``distances`` was measured with SIZE; among more of them
+    the nearest is nearer. Below the first percentile the distance falls as a power of the share,
+    as it does among points that fill as many dimensions as the percentiles 1 and 20 show.
+    """
+    if not (distances and share):
+        return 0.0
+    percent = 100 * (1 - (1 - share) ** (SIZE / max(others, SIZE)))
+    low, high = distances[1], distances[20]
+    if percent >= 1 or not 0 < low < high:
+        return float(np.interp(percent, range(101), distances)) if percent >= 1 else 0.0
+    return float(low * percent ** (np.log(high / low) / np.log(20)))
 
 
 @cache

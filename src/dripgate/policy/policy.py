@@ -76,6 +76,13 @@ class Policy:
         """The policy that was saved, with the rules it had. Raises StoreError."""
         return cls(states.read(saved).rules, info, saved)
 
+    @classmethod
+    def counted(cls, rules: Rules, info: GateInfo, counts: Counts) -> "Policy":
+        """A policy that has not begun, with the counts of what was decided by other means."""
+        policy = cls(rules, info)
+        policy._state.counts = counts
+        return policy
+
     def __call__(
         self, samples: Sequence[Sample], verdicts: Sequence[Verdict], embeddings: Array
     ) -> list[Verdict]:

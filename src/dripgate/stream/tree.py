@@ -8,6 +8,7 @@ once each: folders that cannot be listed, links that lead out or in a circle, de
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,8 +60,33 @@ class Tree:
 
     def list(self, folder: str) -> tuple[list[Found], list[str]] | None:
         """Files and folders in a folder below the root, by name; None where it is gone."""
-        here = os.path.join(self.root, folder)
         files, folders = [], []
+        try:
+            for one in self._entries(folder):
+                if isinstance(one, str):
+                    folders.append(one)
+                else:
+                    files.append(one)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return files, folders
+
+    def each(self) -> Iterator[Found]:
+        """All files, by name, as they are met: of a folder only the names are held in memory."""
+        waiting = [""]
+        while waiting:
+            folders = []
+            with suppress(FileNotFoundError, NotADirectoryError):  # gone meanwhile
+                for one in self._entries(waiting.pop()):
+                    if isinstance(one, str):
+                        folders.append(one)
+                    else:
+                        yield one
+            waiting += reversed(folders)
+
+    def _entries(self, folder: str) -> Iterator[Found | str]:
+        """Files, and the names of folders. Raises OSError where there is no such folder."""
+        here = os.path.join(self.root, folder)
         try:
             with os.scandir(here) as entries:
                 for entry in sorted(entries, key=lambda one: one.name):
@@ -69,16 +95,14 @@ class Tree:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         if os.path.join(self._real, name) not in self._own:
-                            folders.append(name)
+                            yield name
                     elif (found := self._found(entry, name)) is not None:
-                        files.append(found)
+                        yield found
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            raise
         except OSError as error:
             self.once(folder, f"{one_line(here)}: cannot be listed ({error.strerror}); what is in "
                       "it is not seen")  # fmt: skip
-            return [], []
-        return files, folders
 
     def walk(self, *, oldest: bool = False) -> Iterator[Found]:
         """All files, those of a folder before its sub-folders', by name; or the oldest first."""
