@@ -101,7 +101,7 @@ def test_rows_are_compared_at_equal_counts(result):
 
 
 def test_same_seed_same_verdicts(result, tmp_path):
-    from dripgate.demo import PLANS, split
+    from dripgate.demo.plan import PLANS, split
 
     split("digits", PLANS["digits"], 3, tmp_path)
     for name in ("labelled.zip", "stream.zip"):

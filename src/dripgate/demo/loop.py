@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -17,8 +16,7 @@ import numpy as np
 
 from dripgate.data import Dataset, Split, load
 from dripgate.demo.plan import PLANS, Plan, load_labelled, split
-from dripgate.demo.result import Noted, Streamed, report_of
-from dripgate.errors import MissingExtra, UserError
+from dripgate.demo.result import Noted, Streamed, ready, report_of
 from dripgate.fit.fit import fit, run_all
 from dripgate.gate import Gate
 from dripgate.policy import Rules
@@ -71,7 +69,7 @@ def demo(
     length and label. command: what the report says it was made by. Raises UserError where the
     data or the folder cannot be used.
     """
-    _ready(out)
+    ready(out)
     say, bar = say or (lambda _: None), bar or _no_bar
     plan = PLANS.get(data, Plan())
     plan = replace(plan, steps=steps or plan.steps, onward=steps or plan.onward)
@@ -107,16 +105,6 @@ def demo(
 
 
 ROWS = ("initial", "full", "dripgate", "random", "margin")
-
-
-def _ready(out: Path) -> None:
-    """Before long work: what would only be missed at its end."""
-    if any(find_spec(name) is None for name in ("jinja2", "matplotlib")):
-        raise MissingExtra("the demo's report", "report")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from None
 
 
 def _no_bar(length: int, label: str) -> AbstractContextManager[Progress | None]:

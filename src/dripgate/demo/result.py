@@ -2,9 +2,12 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from dripgate.data import class_of
+from dripgate.errors import MissingExtra, UserError
 from dripgate.gate import Gate
 from dripgate.report import (
     ClassShare,
@@ -37,6 +40,16 @@ class Noted:
             shown = self.examples.setdefault(verdict.decision, [])
             if len(shown) < EXAMPLES and verdict.reason is not Reason.UNREADABLE:
                 shown.append((sample, verdict))
+
+
+def ready(out: Path) -> None:
+    """Make the folder; before long work: what would only be missed at its end. Raises UserError."""
+    if any(find_spec(name) is None for name in ("jinja2", "matplotlib")):
+        raise MissingExtra("the demo's report", "report")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from None
 
 
 class Streamed(NamedTuple):

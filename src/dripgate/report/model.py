@@ -17,10 +17,15 @@ class Outcome:
     """What the whole loop gave.
 
     accuracy: test accuracy by rule, among ``initial``, ``full``, ``dripgate``, ``random`` and
-    ``margin``; other names are shown as they are. steps: training steps, the same for all rules.
-    tested: number of test samples, 0 where unknown. stream, kept, quarantined: samples seen, with
-    verdict keep, with verdict quarantine. bytes_seen, bytes_kept: payload bytes of the stream, and
-    of what was stored (kept and quarantined). seconds: by phase.
+    ``margin``; other names are shown as they are. steps: training steps, the same for all rules; 0
+    where the last layer alone was learned. tested: number of test samples, 0 where unknown.
+    stream, kept, quarantined: samples seen, with verdict keep, with verdict quarantine. bytes_seen,
+    bytes_kept: payload bytes of the stream, and of what was stored (kept and quarantined).
+    seconds: by phase.
+
+    runs: streams whose mean the accuracies are; the rest is of the first. Of more than one,
+    ``intervals`` has the half widths of their 95 % intervals by rule, ``ahead`` those of dripgate's
+    difference to each rule, paired by stream.
     """
 
     accuracy: Mapping[str, float]
@@ -32,6 +37,9 @@ class Outcome:
     bytes_kept: int
     seconds: Mapping[str, float]
     tested: int = 0
+    runs: int = 1
+    intervals: Mapping[str, float] = field(default_factory=dict)
+    ahead: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def dropped(self) -> int:
