@@ -6,16 +6,17 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from needs import need
 from PIL import Image
 
 from dripgate.cli.reading import parse_range
 from dripgate.errors import UserError
-from dripgate.training.classifier import load_classifier
 
 
 @pytest.fixture
 def train(dripgate, tmp_path):
     """Trains for one step; gives (exit code, JSON, standard error)."""
+    need("torch")
 
     def command(data, *options):
         code, out, err = dripgate(

@@ -11,9 +11,7 @@ from click.testing import CliRunner
 from dripgate.cli import cli
 
 UNITS = sorted((Path(__file__).parents[1] / "deploy").glob("*.service"))
-analyze = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here"
-)
+analyze = pytest.mark.needs("systemd")
 
 
 @analyze

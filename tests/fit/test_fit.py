@@ -1,5 +1,9 @@
 """fit: from a model and data to a gate that keeps what was asked for."""
 
+from needs import need
+
+need("torch")
+
 import numpy as np
 import pytest
 import torch

@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 import pytest
-import torch
+from needs import need
 
 from dripgate.errors import ModelError
 from dripgate.graph.measure import run, session
 from dripgate.graph.prepare import mel_filters, preparation_model
-from dripgate.training.preprocess import build
 from dripgate.types import (
     ArrayInput,
     AudioInput,
@@ -79,6 +78,11 @@ def _filters_one_by_one(spec, rate, points):
 
 
 def test_log_mel_is_torch_stft_and_an_htk_filterbank(pcm):
+    need("torch")
+    import torch
+
+    from dripgate.training.preprocess import build
+
     spec = AudioInput(rate=RATE, length=LENGTH)
     values, _ = prepared(SPEECH, spec, pcm)
     bank = _filters_one_by_one(SPEECH, RATE, SPEECH.window)

@@ -205,7 +205,7 @@ def test_a_reader_that_stands_still_does_not_stop_the_writer(folder):
             assert [one.score for one in reading][-1] == 199
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.needs("strace")
 def test_everything_is_synced_before_put_returns(tmp_path):
     # What survives a power loss is what was synced: contents and, for files that come or go, the
     # folder. With journal_mode=DELETE this fails: the journal could come back and undo a commit.

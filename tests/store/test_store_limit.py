@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from needs import need
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,8 +39,8 @@ def small_disk(tmp_path):
         folder = tmp_path / f"disk{len(mounted)}"
         folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", f"size={size // 4096 * 4096}", "none", str(folder)]
-        if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("mounting a tmpfs is not permitted here")
+        need("mounts")
+        subprocess.run(command, check=True)
         mounted.append(folder)
         return folder
 

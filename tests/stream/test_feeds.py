@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from needs import need
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -390,7 +391,9 @@ def test_a_wav_of_floats_is_refused():
 @pytest.fixture
 def film(tmp_path):
     """Thirty frames, ten per second, brighter and brighter."""
-    cv2 = pytest.importorskip("cv2")
+    need("OpenCV")
+    import cv2
+
     path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     for i in range(30):

@@ -42,14 +42,14 @@ def write_labelled(folder: Path) -> Path:
     fitted = scenes.apart("fitted", SEED, copies=2, lit=True)
     tested = scenes.apart("tested", SEED, copies=2, skewed=False)
     path = folder / "labelled.zip"
-    write_zip(path, [*_named("train/", fitted), *_named("test/", tested)])
+    write_zip(path, [*named("train/", fitted), *named("test/", tested)])
     return path
 
 
 def write_day(folder: Path, seed: int) -> Path:
     """day-SEED.zip: one day's frames in order, in folders by what they show."""
     path = folder / f"day-{seed}.zip"
-    write_zip(path, _named("", scenes.day(seed)))
+    write_zip(path, named("", scenes.day(seed)))
     return path
 
 
@@ -67,7 +67,8 @@ def write_zip(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def _named(top: str, frames: Iterable[scenes.Frame]) -> Iterable[tuple[str, bytes]]:
+def named(top: str, frames: Iterable[scenes.Frame]) -> Iterable[tuple[str, bytes]]:
+    """Names in an archive, and payloads: folders by label under ``top``."""
     return (
         (f"{top}{frame.label}/{number:05d}.png", frame.payload)
         for number, frame in enumerate(frames)
