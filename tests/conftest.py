@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from needs import need
 from PIL import Image
 
 from dripgate.cli import main
 from dripgate.gate import Gate
 from dripgate.types import ImageInput
+from needs import need
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

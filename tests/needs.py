@@ -1,8 +1,8 @@
 """What some tests need beyond Python and `make test`'s packages: one table, and how to have it.
 
 ``need("mosquitto")`` skips the test, or the whole file where it stands at its top;
-``pytest.mark.needs("mosquitto")`` is the same as a mark. ``DRIPGATE_NO_SKIP=1``, which .ci/run sets,
-makes failures of all skips but those of ``ELSEWHERE``. conftest.py sums up at a session's end.
+``pytest.mark.needs("mosquitto")`` is the same as a mark. ``DRIPGATE_NO_SKIP=1``, which .ci/run
+sets, makes failures of all skips but those of ``ELSEWHERE``. conftest.py sums up at the end.
 """
 
 import os
@@ -49,12 +49,16 @@ def _may_mount() -> bool:
     with TemporaryDirectory() as folder:
         mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder]
         done = subprocess.run(mount, capture_output=True, check=False)
-        return done.returncode == 0 and not subprocess.run(["umount", folder], check=False).returncode
+        return (
+            done.returncode == 0 and not subprocess.run(["umount", folder], check=False).returncode
+        )
 
 
 def models_folder() -> Path:
     """Of classifiers as people have them."""
-    return Path(os.environ.get("DRIPGATE_MODELS") or Path(__file__).parents[2] / "shared" / "models")
+    return Path(
+        os.environ.get("DRIPGATE_MODELS") or Path(__file__).parents[2] / "shared" / "models"
+    )
 
 
 _DEBIAN = "apt-get install"
@@ -74,7 +78,7 @@ NEEDS = {
     "QEMU for Arm": Need(_programs("qemu-system-arm"), "make embed-tools"),
     "strace": Need(_programs("strace"), f"{_DEBIAN} strace"),
     "systemd": Need(_programs("systemd-analyze"), f"{_DEBIAN} systemd"),
-    "mounts": Need(_may_mount, "run the tests as root, outside of a container that forbids it"),
+    "mounts": Need(_may_mount, "run the tests as root on a machine that lets it mount"),
     "no root": Need(lambda: os.geteuid() != 0, "run the tests as a user that is not root"),
     "Label Studio": Need(lambda: "DRIPGATE_INTEROP" in os.environ, "make interop (1.4 GB)"),
     "public models": Need(

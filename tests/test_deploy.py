@@ -1,7 +1,6 @@
 """The systemd units: valid, hardened, and their commands are ones that dripgate has."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 

@@ -61,7 +61,9 @@ def main() -> None:
         with torch.inference_mode():
             right = inner(torch.from_numpy(pixels)).argmax(1).numpy() == labels
         by_class = [f"{right[labels == k].mean():.2f}" for k in range(10)]
-        print(f"{name}: {right.mean():.3f} of {len(right)} test digits right ({' '.join(by_class)})")
+        print(
+            f"{name}: {right.mean():.3f} of {len(right)} test digits right ({' '.join(by_class)})"
+        )
     print(f"{OUT}: {len(data):,} bytes")
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from needs import need
 
 from dripgate.bench.rows import Row, read
-
+from needs import need
 
 if TYPE_CHECKING:
     from dripgate.bench.plan import Cell

@@ -6,15 +6,14 @@ import subprocess
 
 import numpy as np
 import pytest
-from needs import need
 from PIL import Image
 
 from dripgate.embed import embed, golden
 from dripgate.embed.emulate import available, compare, emulate
-from dripgate.embed.figures import COMPILER
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 from dripgate.models import fit
+from needs import need
 
 
 @pytest.fixture(scope="module")

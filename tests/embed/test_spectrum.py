@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from needs import need
 from onnx import TensorProto, helper, numpy_helper
 
 import dripgate.embed
@@ -16,6 +15,7 @@ from dripgate.embed.lower import lower
 from dripgate.embed.spectrum import factors, take_spectrum
 from dripgate.graph.prepare import mel_filters, waves_and_filters
 from dripgate.types import LogMel
+from needs import need
 
 C = Path(dripgate.embed.__file__).parent / "c"
 RATE, LENGTH = 8000, 2000

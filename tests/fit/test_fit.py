@@ -25,6 +25,16 @@ from dripgate.training.train import Recipe
 
 
 @pytest.fixture(scope="module")
+def loop(trained):
+    return trained
+
+
+@pytest.fixture(scope="module")
+def gate(trained):
+    return Gate.load(trained / "gate.onnx")
+
+
+@pytest.fixture(scope="module")
 def classifier(loop):
     return load_classifier(str(loop / "model.safetensors"))
 

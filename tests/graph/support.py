@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from needs import models_folder, need
 from onnx import numpy_helper
 
 from dripgate.gate_info import OUTPUT_NAMES
@@ -22,6 +21,7 @@ from dripgate.types import (
     Thresholds,
     Typical,
 )
+from needs import models_folder, need
 
 #: Quality as if something had been learned, so that its operators count.
 TYPICAL = Typical(centre=(0.5, 0.0, 0.1, 0.2), whitening=((1.0, 0.2, 0.0, 0.1),) * 4)

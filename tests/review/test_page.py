@@ -1,15 +1,14 @@
-"""The page in a real browser: Debian's chromium, driven by playwright.
-"""
+"""The page in a real browser: Debian's chromium, driven by playwright."""
 
 import os
 import tempfile
 import time
 
 import pytest
-from needs import need, program
 
 from dripgate.store import BROKEN, Labels, Store
 from dripgate.types import Decision, Reason, Sample, Verdict
+from needs import need, program
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

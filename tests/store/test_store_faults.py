@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from needs import need
 
 from dripgate.store import Store
+from needs import need
 
 #: Disk states of the power loss to try; `make soak` tries many more.
 STATES = int(os.environ.get("DRIPGATE_POWER_STATES", "400"))

@@ -1,13 +1,11 @@
 """The store never exceeds its limit on disk, journal included, and keeps what is worth most."""
 
 import math
-import os
 import subprocess
 import threading
 from pathlib import Path
 
 import pytest
-from needs import need
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +13,7 @@ from dripgate.errors import StoreError
 from dripgate.store import Put, Store
 from dripgate.store.space import SMALLEST, Victim, plan
 from dripgate.types import Decision
+from needs import need
 
 #: Around every boundary of SQLite's page layout: leaf cells, local part, overflow pages.
 SIZES = [0, 1, 100, 300, 1000, 1353, 1354, 2030, 2031, 4050, 4053, 4054, 4061, 4581, 8170, 20_000]

@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-from needs import need
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from dripgate.stream.loop import run
 from dripgate.stream.pcm import microphone, windows
 from dripgate.stream.sources import How, check_source, open_source
 from dripgate.types import AudioInput, ImageInput, Sample
+from needs import need
 
 
 @pytest.fixture
@@ -421,8 +421,18 @@ def test_a_film_gives_its_frames(film, every, frames):
     [
         ("pcm:hw0", AudioInput(rate=8000, length=800), "standard input only"),
         ("pcm:-", ImageInput(height=8, width=8, channels=1), "not audio"),
-        ("camera:no-such-film.mp4", ImageInput(height=8, width=8, channels=1), "cannot be opened"),
-        ("camera:0", AudioInput(rate=8000, length=800), "not images"),
+        pytest.param(
+            "camera:no-such-film.mp4",
+            ImageInput(height=8, width=8, channels=1),
+            "cannot be opened",
+            marks=pytest.mark.needs("OpenCV"),
+        ),
+        pytest.param(
+            "camera:0",
+            AudioInput(rate=8000, length=800),
+            "not images",
+            marks=pytest.mark.needs("OpenCV"),
+        ),
     ],
 )
 def test_a_source_that_cannot_be_opened_says_why(tmp_path, source, spec, cause):

@@ -10,11 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from needs import need, program
 
 from dripgate.errors import StoreError
 from dripgate.store import Store
 from dripgate.types import Decision, Reason, Sample, Verdict
+from needs import need, program
 
 TOPIC = "farm/north"
 
@@ -47,7 +47,9 @@ class Broker:
     def start(self):
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                [program("mosquitto"), "-c", self.folder / "mosquitto.conf", "-v"], stdout=log, stderr=log
+                [program("mosquitto"), "-c", self.folder / "mosquitto.conf", "-v"],
+                stdout=log,
+                stderr=log,
             )
         eventually(self._answers, alive=[self])
         return self

@@ -4,11 +4,11 @@ import json
 import subprocess
 
 import pytest
-from needs import need
 
 from dripgate.cli import main
 from dripgate.errors import UplinkError
 from dripgate.stream.broker import Login, parse_address, read_login
+from needs import need
 
 TOPIC = "farm/north"
 

@@ -82,7 +82,9 @@ def days_described(found: Days) -> list[str]:
     """The table of the device's days, in lines for people."""
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in found.seconds.items())
     ours = next(row for row in found.rows if row.way == "dripgate")
-    over = f"mean of {found.days} days ± 95 %" if found.days > 1 else "one day, so without its error"
+    over = (
+        f"mean of {found.days} days ± 95 %" if found.days > 1 else "one day, so without its error"
+    )
     lines = [
         "",
         f"{found.frames:,} frames, {over}; {found.broken:,} frames are broken",

@@ -49,5 +49,6 @@ def _with_one(x: Array) -> Array:
 
 
 def _softmax(logits: Array) -> Array:
-    powers: Array = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    shares: Array = powers / powers.sum(1, keepdims=True)
+    return shares

@@ -1,7 +1,6 @@
 """A mean over days with its error."""
 
 import msgspec
-import numpy as np
 
 from dripgate.types import Array
 

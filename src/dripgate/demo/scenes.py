@@ -30,10 +30,9 @@ LEARNED, FITTED, TESTED = 400, 400, 450
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture. label: the digit, or BROKEN. scene: its number, the same while it stays."""
+    """One picture. label: the digit, or BROKEN."""
 
     label: str
-    scene: int
     payload: bytes
 
 
@@ -59,23 +58,24 @@ def day(seed: int, frames: int = DAY) -> Iterator[Frame]:
     """The frames of one day, in order; the same for the same seed."""
     rng = np.random.default_rng([seed, 1])
     source = digits("streamed")
-    number = scene = 0
+    number = 0
     while number < frames:
-        scene += 1
         label = int(rng.choice(10, p=SHARES))
         image = source.images[rng.choice(np.flatnonzero(source.labels == label))]
         look = _Look.any(rng)
         for _ in range(min(1 + rng.poisson(SCENE - 1), frames - number)):
             pixels = look.shaken(rng).at(image, light(number / frames), rng)
-            yield Frame(str(label), scene, encode_png(pixels))
+            yield Frame(str(label), encode_png(pixels))
             number += 1
         if rng.random() < FAULTY * SCENE / FAULT:
-            for pixels in _fault(pixels, min(1 + rng.poisson(FAULT - 1), frames - number), rng):
-                yield Frame(BROKEN, 0, encode_png(pixels))
+            for broken in _fault(pixels, min(1 + rng.poisson(FAULT - 1), frames - number), rng):
+                yield Frame(BROKEN, encode_png(broken))
                 number += 1
 
 
-def apart(part: str, seed: int, *, copies: int = 1, lit: bool = False, skewed: bool = True) -> list[Frame]:  # fmt: skip
+def apart(
+    part: str, seed: int, *, copies: int = 1, lit: bool = False, skewed: bool = True
+) -> list[Frame]:
     """Single frames of a part's digits, each its own scene.
 
     copies: looks at each digit. lit: at noon alone, else at any time of the day. skewed: digits
@@ -85,16 +85,15 @@ def apart(part: str, seed: int, *, copies: int = 1, lit: bool = False, skewed: b
     source = digits(part)
     rows = np.arange(len(source.labels))
     if skewed:  # as many as there are of the commonest, and of the others their share of that
-        kept = [
-            rows[source.labels == k][: max(3, round(share / SHARES[0] * (source.labels == k).sum()))]
-            for k, share in enumerate(SHARES)
-        ]
+        of = [rows[source.labels == k] for k in range(10)]
+        counts = [max(3, round(s / SHARES[0] * len(of[k]))) for k, s in enumerate(SHARES)]
+        kept = [of[k][:count] for k, count in enumerate(counts)]
         rows = rng.permutation(np.concatenate(kept))
     frames = []
-    for number, row in enumerate(np.tile(rows, copies)):
+    for row in np.tile(rows, copies):
         at = rng.uniform(0.3, 0.7) if lit else rng.uniform()
         pixels = _Look.any(rng).at(source.images[row], light(at), rng)
-        frames.append(Frame(str(source.labels[row]), number, encode_png(pixels)))
+        frames.append(Frame(str(source.labels[row]), encode_png(pixels)))
     return frames
 
 

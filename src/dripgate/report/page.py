@@ -186,10 +186,12 @@ def _rules(outcome: Outcome) -> list[dict[str, Any]]:
     names = [n for n in _RULES if n in outcome.accuracy]
     names += [n for n in outcome.accuracy if n not in _RULES]
     values = np.array([outcome.accuracy[name] for name in names], np.float64)
-    errors = np.array([
-        outcome.intervals.get(name, words.standard_error(value, outcome.tested))
-        for name, value in zip(names, values, strict=True)
-    ])
+    errors = np.array(
+        [
+            outcome.intervals.get(name, words.standard_error(value, outcome.tested))
+            for name, value in zip(names, values, strict=True)
+        ]
+    )
     finite = np.isfinite(values)
     low = float((values - errors)[finite].min(initial=1))
     high = float((values + errors)[finite].max(initial=0))

@@ -168,8 +168,10 @@ def chance(outcome: Outcome) -> str:
     limit = noise(outcome)
     if limit is None or all(abs(c.points) >= limit for c in comparisons(outcome)):
         return ""
-    basis = f"Over {outcome.runs} streams" if outcome.ahead else (
-        f"With {count(outcome.tested)} test samples"
+    basis = (
+        f"Over {outcome.runs} streams"
+        if outcome.ahead
+        else (f"With {count(outcome.tested)} test samples")
     )
     return f"{basis}, differences under about {limit:.1f} points can be chance."
 

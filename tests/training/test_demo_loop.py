@@ -1,4 +1,4 @@
-"""The demo: its files, its JSON, and that its numbers are those of its own store and gate."""
+"""The demo with training: files, JSON, and that its numbers are those of its store and gate."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ import pytest
 from dripgate.store import Store
 from dripgate.stream.account import account
 from dripgate.types import Decision, Reason
+from needs import need
 
 KEYS = {"data", "seed", "stream", "kept", "quarantined", "storage_saved", "bytes_seen",
         "bytes_kept", "accuracy", "seconds", "gate", "store", "report"}  # fmt: skip
@@ -19,10 +20,11 @@ KEYS = {"data", "seed", "stream", "kept", "quarantined", "storage_saved", "bytes
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
+    need("torch")
     out = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
-        [sys.executable, "-m", "dripgate", "demo", "--steps", "60", "--seed", "3",
-         "--out", str(out / "files"), "--json", str(out / "demo.json")],
+        [sys.executable, "-m", "dripgate", "demo", "--data", "digits", "--steps", "60",
+         "--seed", "3", "--out", str(out / "files"), "--json", str(out / "demo.json")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
