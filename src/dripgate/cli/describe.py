@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -236,7 +236,7 @@ def _interval(found: Interval) -> str:
 
 def _alarm(alarm: Alarm) -> str:
     try:
-        since = datetime.fromtimestamp(alarm.since, UTC).isoformat(" ", "seconds")
+        since = datetime.fromtimestamp(alarm.since, timezone.utc).isoformat(" ", "seconds")
     except (OverflowError, ValueError, OSError):  # a device's clock may say anything
         since = str(alarm.since)
     return (

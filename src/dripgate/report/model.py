@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike
 from dripgate.gate_info import GateInfo
 from dripgate.policy import Estimates
 from dripgate.types import Array, Decision, FloatArray, Reason, Verdict
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ class StreamHistogram:
                 )
 
     @classmethod
-    def of(cls, scores: ArrayLike, decisions: Sequence[Decision], bins: int = 40) -> Self:
+    def of(cls, scores: ArrayLike, decisions: Sequence[Decision], bins: int = 40) -> "Self":
         """Count scores (N,) by decision (N,), in bins chosen from the scores."""
         values = np.asarray(scores, np.float64).reshape(-1)
         codes = np.array([decision.code for decision in decisions], np.int8)

@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from dripgate.store.codes import is_busy
+
 Query = Callable[..., list[Any]]
 
 #: Rows in a step that does not read payloads.
@@ -84,7 +86,7 @@ def has_writer(path: Path) -> bool:
         with closing(sqlite3.connect(uri, uri=True, timeout=0)) as db:
             db.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError as error:
-        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        return is_busy(error)
     return False
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -10,7 +9,7 @@ import numpy as np
 
 from dripgate.errors import StoreError
 from dripgate.store.space import Pool, Rank, footprint
-from dripgate.types import Array, Decision, Reason, Sample, Verdict
+from dripgate.types import Array, Decision, Reason, Sample, StrEnum, Verdict
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,6 +23,9 @@ from dripgate.stream.buffer import Buffer
 from dripgate.stream.message import LARGEST, Message, RefusedError, decode, encode_receipt
 from dripgate.stream.mqtt import Link, Received
 from dripgate.text import plain_json
+
+if TYPE_CHECKING:
+    from typing import Self
 
 #: Messages committed together, and bytes of messages in memory.
 BATCH, ROOM = 64, 64 << 20
@@ -109,7 +112,7 @@ class Receiver:
         self.link.close()
         self._metadata.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
