@@ -44,7 +44,7 @@ _LEARNED = {
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder; default demo/NAME."
 )
 @click.option(
-    "--days", type=click.IntRange(1, MOST), help="Without --data: how many are compared; 5."
+    "--days", type=click.IntRange(1, MOST), help="Without --data: how many are compared; 8."
 )
 @click.option("--steps", type=STEPS, help="With --data: training steps of every row.")
 @seed_option
@@ -62,10 +62,10 @@ def command(
     if data is None:
         if steps is not None:
             raise UserError("--steps is for --data: without it no net is trained")
-        from dripgate.demo.device import device
+        from dripgate.demo.device import DAYS, device
 
         found = device(
-            out or Path("demo", "device"), days=days or 5, seed=seed, say=say, command=line
+            out or Path("demo", "device"), days=days or DAYS, seed=seed, say=say, command=line
         )
         show(days_described(found), found, json_path)
         return
@@ -119,7 +119,7 @@ def days_described(found: Days) -> list[str]:
         f"  dripgate fit {found.folder}/labelled.zip --model {found.folder}/classifier.onnx "
         "--out gate.onnx",
         f"  dripgate run gate.onnx {found.folder}/day-{found.seed}.zip --store kept.db "
-        f"--audit {found.account.rules.audit}",
+        f"--audit {found.account.rules.audit} --seed {found.seed}",
         "  dripgate review kept.db --gate gate.onnx",
     ]
 

@@ -33,6 +33,8 @@ from dripgate.types import Array, Decision, Sample
 Say = Callable[[str], None]
 #: Ways to choose what is stored, in the table's order; the first stores nothing.
 WAYS = ("initial", "full", "dripgate", "random", "nth", "margin")
+#: Compared where nothing else is said; more make the errors smaller.
+DAYS = 8
 #: What of the policy is not as ``run`` has it: more at random, for a stream this short.
 AUDIT = 0.02
 
@@ -95,7 +97,7 @@ class _Day(NamedTuple):
 
 
 def device(
-    out: Path, *, days: int = 5, seed: int = 0, say: Say | None = None, command: str = ""
+    out: Path, *, days: int = DAYS, seed: int = 0, say: Say | None = None, command: str = ""
 ) -> Result:
     """Fit the shipped classifier's gate, run it through ``days`` days, compare, write a report.
 
