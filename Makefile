@@ -35,7 +35,7 @@ env-all: $(READY) ## the environment with torch and all that tests and benchmark
 
 demo: $(DEMO) ## a device's days without torch, half a minute; then open demo/device/report.html
 	@mkdir -p demo/device
-	$(BIN)/dripgate demo --json demo/device/demo.json
+	OMP_NUM_THREADS=1 $(BIN)/dripgate demo --json demo/device/demo.json
 
 demo-size: ## what make demo installs, in MB, and the seconds it takes, in a fresh environment
 	$(PYTHON) tools/demo_size.py

@@ -1,5 +1,6 @@
 """make demo-size: what a stranger's first command installs and takes, in a fresh environment."""
 
+import os
 import sys
 import tempfile
 import time
@@ -19,7 +20,9 @@ def main() -> None:
         made.install("--only-binary", ":all:", "--no-binary", "dripgate", f"{ROOT}[demo]")
         installed = time.monotonic()
         size = made.megabytes()
-        made.run("dripgate", "demo", "--out", folder / "demo")
+        made.run(
+            "dripgate", "demo", "--out", folder / "demo", env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
         seconds = time.monotonic() - installed
         torch = (made.packages / "torch").exists()
     print(f"installed: {size} MB (at most {MOST_MB}) in {installed - began:.0f} s, from wheels")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -22,7 +23,7 @@ class Fresh:
         extra = os.environ.get("PIP_ARGS", "").split()
         self.run("pip", "install", "--quiet", "--disable-pip-version-check", *extra, *given, *what)
 
-    def run(self, program: str, *arguments: object, **options: object) -> None:
+    def run(self, program: str, *arguments: object, **options: Any) -> None:
         """One of its programs; an error of it ends us."""
         command = [str(self.folder / "bin" / program), *map(str, arguments)]
         print("$", " ".join(command), flush=True)
