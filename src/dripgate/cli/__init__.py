@@ -88,10 +88,11 @@ _SHOW = "DRIPGATE_TRACEBACK"
 #: What each third-party package that may be missing belongs to.
 _EXTRAS = {
     "torch": "train",
-    "onnx": "train",
+    "onnx": "fit",
+    "onnx_ir": "fit",
     "onnxscript": "train",
     "safetensors": "train",
-    "sklearn": "train",
+    "sklearn": "bench",
     "jinja2": "report",
     "matplotlib": "report",
     "scipy": "bench",
