@@ -55,7 +55,7 @@ def lax(monkeypatch):
 
 
 def test_every_test_can_be_read_there():
-    done = bare("--collect-only", "-q", "-n0")
+    done = bare("--collect-only", "-n0")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert int(re.search(r"(\d+) tests? collected", done.stdout)[1]) > 2000
 
