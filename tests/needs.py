@@ -68,6 +68,7 @@ NEEDS = {
     "scikit-learn": Need(_module("sklearn"), EVERYTHING),
     "scikit-activeml": Need(_module("skactiveml"), EVERYTHING),
     "OpenCV": Need(_module("cv2"), EVERYTHING),
+    "emx-onnx-cgen": Need(_module("emx_onnx_cgen"), "make env"),
     "playwright": Need(_module("playwright"), EVERYTHING),
     "chromium": Need(
         lambda: bool(program("chromium") or program("chromium-browser")), f"{_DEBIAN} chromium"
