@@ -1,36 +1,59 @@
-# Everything runs in .venv, which the first target makes. PIP_ARGS reaches pip, for example
-#   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
-# spares a Linux machine the several GB of torch's CUDA build.
+# Everything runs in .venv: `make demo` puts little into it, `make test` what it needs beside that, and
+# the targets that train or measure everything (make env-all). torch is in the last alone; PIP_ARGS
+# reaches pip, and on Linux
+#   make env-all PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# spares the several GB of torch's CUDA build.
 PYTHON ?= python3
 PIP_ARGS ?=
 WORKERS ?= 2
 UPLINK_KILLS ?= 60
 BIN := .venv/bin
-READY := .venv/.ready
+DEMO := .venv/.demo
+TEST := .venv/.test
+READY := .venv/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint format bench bench-quick bench-adapt demo-rows bench-policy bench-price
+.PHONY: help env env-all demo demo-size demo-classifier test test-pythons test-lowest dist test-slow lint
+.PHONY: format bench bench-quick bench-adapt demo-rows bench-policy bench-price
 .PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
 .PHONY: embed-tools embed-test bench-embed sift-cluster bench-sift clean
 
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-env: $(READY) ## the environment, in .venv
+env: $(TEST) ## the environment without torch, in .venv
 
-$(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "dripgate needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.11 …"; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+env-all: $(READY) ## the environment with torch and all that tests and benchmarks need
+
+# Each of the pyproject's extras demo, test and dev has what the one before it has.
+.venv/.%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "dripgate needs Python 3.10 or newer, $(PYTHON) is older: make PYTHON=python3.11 …"; exit 2; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$*]'
 	@touch $@
 
-demo: $(READY) ## the whole loop on scikit-learn's digits, about a minute; then see demo/digits
-	@mkdir -p demo/digits
-	$(BIN)/dripgate demo --json demo/digits/demo.json
+demo: $(DEMO) ## a device's days without torch, half a minute; then open demo/device/report.html
+	@mkdir -p demo/device
+	OMP_NUM_THREADS=1 $(BIN)/dripgate demo --json demo/device/demo.json
 
-test: lint ## everything CI checks: lint, types, import contract, tests
+demo-size: ## what make demo installs, in MB, and the seconds it takes, in a fresh environment
+	$(PYTHON) tools/demo_size.py
+
+demo-classifier: $(READY) ## train the classifier that ships again: src/dripgate/demo/classifier.onnx
+	OMP_NUM_THREADS=1 $(BIN)/python tools/demo_classifier.py
+
+test: lint ## lint, types, import contract, tests; what is skipped is said, and how to have it
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+test-pythons: ## base install, fit and demo under each Python from 3.10 to 3.13 that is found here
+	$(PYTHON) tools/try_install.py pythons
+
+test-lowest: ## the same with the lowest version of every dependency that pyproject.toml allows
+	$(PYTHON) tools/try_install.py lowest
+
+dist: ## wheel and sdist in dist/, checked, installed in a fresh environment and shown by the demo
+	$(PYTHON) tools/dist.py
 
 test-slow: $(READY) ## tests that are too slow for CI
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow or not slow"
@@ -39,7 +62,7 @@ soak: $(READY) ## kills, power loss, failing disks, broken files, a million samp
 	DRIPGATE_KILLS=500 DRIPGATE_POWER_STATES=20000 DRIPGATE_FAULT_STRIDE=1 DRIPGATE_MUTANTS=50000 \
 	  OMP_NUM_THREADS=1 $(BIN)/pytest tests/store/test_store_crash.py tests/store/test_store_faults.py \
 	  tests/stream/test_bad_input.py
-	test -e demo/digits/gate.onnx || $(BIN)/dripgate demo
+	test -e demo/digits/gate.onnx || $(BIN)/dripgate demo --data digits
 	OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py demo/digits/gate.onnx
 
 bench-run: $(READY) ## run beside bare onnxruntime, and commits: docs/results/reliability.json
@@ -48,16 +71,22 @@ bench-run: $(READY) ## run beside bare onnxruntime, and commits: docs/results/re
 soak-uplink: $(READY) ## 60 kills of broker, receiver and sender in the middle of a backlog
 	DRIPGATE_UPLINK_KILLS=$(UPLINK_KILLS) OMP_NUM_THREADS=1 $(BIN)/pytest tests/uplink -k whoever_is_killed
 
-bench-uplink: demo ## bytes on the wire against bytes seen: docs/results/uplink.json (needs mosquitto)
+bench-uplink: $(READY) ## bytes on the wire against bytes seen: docs/results/uplink.json (needs mosquitto)
+	test -e demo/digits/gate.onnx || $(BIN)/dripgate demo --data digits
 	$(BIN)/python tools/bench_uplink.py demo/digits/gate.onnx demo/digits/stream.zip
 
-lint: $(READY) ## ruff, mypy strict, import contract
+# Without torch the types of what is written for it cannot be checked.
+WITHOUT_TORCH := $(filter-out %/training %/bench %/py.typed %/__pycache__,$(wildcard src/dripgate/*))
+lint: $(TEST) ## ruff, mypy strict, import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	@if $(BIN)/python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("torch"))'; \
+	then echo $(BIN)/mypy; $(BIN)/mypy; \
+	else echo "mypy, but for training and bench, which need torch: make env-all"; \
+	  $(BIN)/mypy --follow-imports=silent $(WITHOUT_TORCH); fi
 	$(BIN)/lint-imports
 
-format: $(READY) ## rewrite in the house style
+format: $(TEST) ## rewrite in the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -179,4 +208,4 @@ bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/r
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(SIGNING) $(CLUSTER) $(ZOO) demo
+	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(SIGNING) $(CLUSTER) $(ZOO) demo dist build

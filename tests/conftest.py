@@ -1,4 +1,4 @@
-"""One small loop on digits, shared by the tests that need a trained model, a gate or a store."""
+"""One small loop on digits, shared by the tests that need a gate, a store or a trained model."""
 
 import ctypes
 import io
@@ -15,6 +15,27 @@ from PIL import Image
 from dripgate.cli import main
 from dripgate.gate import Gate
 from dripgate.types import ImageInput
+from needs import need
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """``pytest.mark.needs(...)``: see needs.py."""
+    for mark in item.iter_markers("needs"):
+        need(*mark.args)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was skipped for want of what, and how to have it, as the last word of a session."""
+    skipped = {report.nodeid: report for report in terminalreporter.stats.get("skipped", [])}
+    wanted: dict[str, int] = {}
+    for report in skipped.values():
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        for one in why.removeprefix("Skipped: ").removeprefix("needs ").split(", "):
+            wanted[one] = wanted.get(one, 0) + 1
+    if wanted:
+        terminalreporter.section("skipped: tests or files of tests, what they need: how to have it")
+        for one, count in sorted(wanted.items()):
+            terminalreporter.line(f"{count:5}  {one}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,10 +49,35 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished demo on digits; read only, copy what is to be changed."""
-    from dripgate.demo import demo
+    """The folder of a loop without training; read only, copy what is to be changed.
+
+    classifier.onnx ships with the demo; labelled.zip, gate.onnx; stream.zip has about a thousand
+    distinct digits in folders by class; kept.db is what an audited run kept of them.
+    """
+    from dripgate.demo import scenes, shipped
+    from dripgate.policy import Rules
+    from dripgate.store import Store
+    from dripgate.stream.loop import run
+    from dripgate.stream.sources import watch
 
     out = tmp_path_factory.mktemp("loop")
+    shutil.copy(shipped.FILE, out)
+    shipped.fitted_gate(shipped.write_labelled(out)).save(out / "gate.onnx")
+    frames = scenes.apart("streamed", 0, copies=2, skewed=False)
+    shipped.write_zip(out / "stream.zip", shipped.named("", frames))
+    with Store(out / "kept.db") as store:
+        rules = Rules(audit=0.05, duplicates=0.0)
+        run(Gate.load(out / "gate.onnx"), watch(out / "stream.zip"), store, rules=rules)
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished demo with training, on digits: model.safetensors too. Read only."""
+    need("torch")
+    from dripgate.demo.loop import demo
+
+    out = tmp_path_factory.mktemp("trained")
     demo("digits", out, steps=120)
     return out
 
@@ -108,8 +154,7 @@ def library() -> Callable[..., ctypes.CDLL]:
     compiler = shutil.which("cc") or shutil.which("gcc")
 
     def made(sources: list[Path], out: Path, *options: str) -> ctypes.CDLL:
-        if compiler is None:
-            pytest.skip("no C compiler on this machine")
+        need("a C compiler")
         command = [compiler, "-std=c99", "-O1", "-Wall", "-Wextra", "-Wno-unused-parameter",
                    "-Werror", "-fno-strict-aliasing", "-ffp-contract=off", "-shared", "-fPIC",
                    *options, *map(str, sources), "-lm", "-o", str(out)]  # fmt: skip

@@ -164,11 +164,11 @@ def test_a_policy_that_makes_no_sense_is_refused(dripgate, loop, tmp_path, optio
     assert not (tmp_path / "k.db").exists()
 
 
-def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path):
-    code, _, _ = dripgate("export", loop / "kept.db", "--out", tmp_path / "files")
+def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, trained, tmp_path):
+    code, _, _ = dripgate("export", trained / "kept.db", "--out", tmp_path / "files")
     assert code == 0
     table = list(csv.DictReader((tmp_path / "files" / "samples.csv").open()))
-    with Store(loop / "kept.db", read_only=True) as store:
+    with Store(trained / "kept.db", read_only=True) as store:
         assert [row["id"] for row in table] == [stored.id for stored in store]
         assert all((tmp_path / "files" / row["file"]).read_bytes() == store.get(row["id"]).payload
                    for row in table)  # fmt: skip
@@ -176,8 +176,8 @@ def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path
         file.writelines(["id,label\n", *(f"{row['id']},{row['source'][0]}\n" for row in table)])
         file.write("feed,3\n")
     code, out, err = dripgate(
-        "retrain", loop / "kept.db", "--data", loop / "labelled.zip",
-        "--model", loop / "model.safetensors", "--labels", tmp_path / "labels.csv",
+        "retrain", trained / "kept.db", "--data", trained / "labelled.zip",
+        "--model", trained / "model.safetensors", "--labels", tmp_path / "labels.csv",
         "--out", tmp_path / "m2.safetensors", "--steps", "3", "--from-scratch",
         "--json", tmp_path / "r.json",
     )  # fmt: skip
@@ -194,10 +194,10 @@ def test_export_labels_in_a_table_and_retrain_uses_them(dripgate, loop, tmp_path
     assert not (tmp_path / "m2.safetensors").exists()
 
 
-def test_retrain_writes_a_better_model_and_its_gate(dripgate, loop, tmp_path):
+def test_retrain_writes_a_better_model_and_its_gate(dripgate, trained, tmp_path):
     code, out, err = dripgate(
-        "retrain", loop / "kept.db", "--data", loop / "labelled.zip",
-        "--model", loop / "model.safetensors", "--steps", "1",
+        "retrain", trained / "kept.db", "--data", trained / "labelled.zip",
+        "--model", trained / "model.safetensors", "--steps", "1",
         "--out", tmp_path / "m2.safetensors", "--gate", tmp_path / "g2.onnx", "--json", "-",
     )  # fmt: skip
     assert code == 0, err
@@ -207,6 +207,7 @@ def test_retrain_writes_a_better_model_and_its_gate(dripgate, loop, tmp_path):
     assert (tmp_path / "g2.onnx").exists() == said["written"]
 
 
+@pytest.mark.needs("torch")
 def test_data_that_is_damaged_here_and_there(dripgate, photos, tmp_path):
     (photos / "dark" / "zz.jpg").write_text("not an image at all")
     (photos / "dark" / "zy.png").write_bytes(b"")
@@ -221,6 +222,7 @@ def test_data_that_is_damaged_here_and_there(dripgate, photos, tmp_path):
     assert {entry["name"].split("/")[-1] for entry in skipped} == {"zz.jpg", "zy.png"}
 
 
+@pytest.mark.needs("torch")
 def test_audio_of_another_rate_is_resampled(dripgate, tmp_path):
     rng = np.random.default_rng(0)
     for c, tone in enumerate((400, 1800)):
@@ -245,6 +247,7 @@ def test_audio_of_another_rate_is_resampled(dripgate, tmp_path):
     assert "of which unreadable 0" in out
 
 
+@pytest.mark.needs("torch")
 def test_a_user_s_own_code(dripgate, photos, tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
@@ -387,57 +390,71 @@ def test_metrics_over_http_are_for_this_machine_unless_told(dripgate, loop, tmp_
     assert not (tmp_path / "c.db").exists()
 
 
-def test_missing_and_empty_folders_and_one_class(dripgate, tmp_path, photos):
+@pytest.fixture
+def fitted(dripgate, loop):
+    """`dripgate fit` of a classifier on some data."""
+    return lambda data, *options: dripgate(
+        "fit", data, "--model", loop / "classifier.onnx", *options
+    )
+
+
+def test_missing_and_empty_folders_and_one_class(fitted, tmp_path, photos):
     out = ("--out", tmp_path / "m.safetensors")
-    refused(dripgate("train", tmp_path / "none", *out), "none", "no such file or folder")
+    refused(fitted(tmp_path / "none", *out), "none", "no such file or folder")
     (tmp_path / "empty").mkdir()
-    refused(dripgate("train", tmp_path / "empty", *out), "empty")
+    refused(fitted(tmp_path / "empty", *out), "empty")
     shutil.rmtree(photos / "dark")
-    refused(dripgate("train", photos, *out), "photos", "class")
-    refused(dripgate("train", "no-such-set", *out), "no-such-set", "mnist")
+    refused(fitted(photos, *out), "photos", "class")
+    refused(fitted("no-such-set", *out), "no-such-set", "mnist")
 
 
-def test_a_named_set_without_network_says_which_file_to_put_where(dripgate, tmp_path, monkeypatch):
+def test_a_named_set_without_network_says_which_file_to_put_where(fitted, tmp_path, monkeypatch):
     monkeypatch.setenv("DRIPGATE_CACHE", str(tmp_path / "cache"))
-    refused(dripgate("train", "plantvillage", "--out", tmp_path / "m"), "plantvillage.tar.gz",
+    refused(fitted("plantvillage", "--out", tmp_path / "m"), "plantvillage.tar.gz",
             str(tmp_path / "cache"))  # fmt: skip
 
 
-def test_nothing_but_text_files_named_jpg(dripgate, tmp_path):
+def test_nothing_but_text_files_named_jpg(fitted, tmp_path):
     for label in ("a", "b"):
         (tmp_path / "texts" / label).mkdir(parents=True)
         for i in range(5):
             (tmp_path / "texts" / label / f"{i}.jpg").write_text("hello")
-    refused(dripgate("train", tmp_path / "texts", "--out", tmp_path / "m"), "texts")
+    refused(fitted(tmp_path / "texts", "--out", tmp_path / "m"), "texts")
 
 
-def test_broken_archives(dripgate, tmp_path, photos):
+def test_broken_archives(fitted, tmp_path, photos):
     with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as archive:
         archive.add(photos, "photos")
     whole = (tmp_path / "whole.tar.gz").read_bytes()
     (tmp_path / "half.tar.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "fake.zip").write_text("no archive")
     for name in ("half.tar.gz", "fake.zip"):
-        refused(dripgate("train", tmp_path / name, "--out", tmp_path / "m"), name)
+        refused(fitted(tmp_path / name, "--out", tmp_path / "m"), name)
 
 
-def test_out_where_nothing_can_be_written(dripgate, photos, tmp_path):
-    refused(dripgate("train", photos, "--out", tmp_path / "no" / "m"), "its folder does not exist")
-    refused(dripgate("train", photos, "--out", tmp_path), "is a folder")
+def test_out_where_nothing_can_be_written(fitted, photos, tmp_path):
+    refused(fitted(photos, "--out", tmp_path / "no" / "m"), "its folder does not exist")
+    refused(fitted(photos, "--out", tmp_path), "is a folder")
 
 
 def test_models_that_are_none(dripgate, loop, tmp_path):
-    (tmp_path / "m.safetensors").write_text("hello")
     data = loop / "labelled.zip"
-    refused(dripgate("fit", data, "--model", tmp_path / "m.safetensors"), "not a safetensors file")
     refused(dripgate("fit", data, "--model", tmp_path / "none"), "no such file", "dripgate train")
-    refused(dripgate("fit", data, "--model", loop / "model.safetensors", "--keep", "some"),
+    refused(dripgate("fit", data, "--model", loop / "classifier.onnx", "--keep", "some"),
             "--keep is 'some'")  # fmt: skip
-    refused(dripgate("fit", data, "--model", loop / "model.safetensors", "--layer", "conv9",
+    refused(dripgate("fit", data, "--model", loop / "classifier.onnx", "--layer", "conv9",
                      "--out", tmp_path / "g.onnx"), "conv9")  # fmt: skip
     assert not (tmp_path / "g.onnx").exists()
 
 
+@pytest.mark.needs("torch")
+def test_a_safetensors_file_that_is_none(dripgate, loop, tmp_path):
+    (tmp_path / "m.safetensors").write_text("hello")
+    fitted = dripgate("fit", loop / "labelled.zip", "--model", tmp_path / "m.safetensors")
+    refused(fitted, "not a safetensors file")
+
+
+@pytest.mark.needs("torch")
 def test_a_model_without_a_spatial_layer(dripgate, photos, tmp_path, monkeypatch):
     import torch
     from safetensors.torch import save_file
@@ -479,7 +496,7 @@ def test_stores_that_are_none(dripgate, loop, tmp_path):
                      tmp_path / "k.db", "--limit", "lots"), "lots")  # fmt: skip
 
 
-def test_tables_of_labels_that_are_none(dripgate, loop, tmp_path):
+def test_tables_of_labels_that_are_none(dripgate, trained, tmp_path):
     for content, *words in (
         (b"", "no column called id or label"), (b"id;label\na;b\n", "no column called id or label"),
         (b"id\na\n", "no column called label"), (b"\xff\xfeid", "not a table"),
@@ -488,9 +505,11 @@ def test_tables_of_labels_that_are_none(dripgate, loop, tmp_path):
     ):  # fmt: skip
         path = tmp_path / f"labels{len(list(tmp_path.iterdir()))}.csv"
         path.mkdir() if content is None else path.write_bytes(content)
-        result = dripgate("retrain", loop / "kept.db", "--data", loop / "labelled.zip", "--model",
-                          loop / "model.safetensors", "--out", tmp_path / "m.safetensors",
-                          "--labels", path)  # fmt: skip
+        result = dripgate(
+            "retrain", trained / "kept.db", "--data", trained / "labelled.zip",
+            "--model", trained / "model.safetensors", "--out", tmp_path / "m.safetensors",
+            "--labels", path,
+        )  # fmt: skip
         refused(result, str(path), *words)
         assert len(result[2].splitlines()) == 1
 
@@ -550,7 +569,7 @@ def test_numbers_that_train_cannot_use_are_refused_before_it_reads(dripgate, pho
 )  # fmt: skip
 def test_what_fit_cannot_use_is_refused_before_it_decodes(dripgate, loop, tmp_path, options,
                                                           words):  # fmt: skip
-    result = dripgate("fit", loop / "labelled.zip", "--model", loop / "model.safetensors",
+    result = dripgate("fit", loop / "labelled.zip", "--model", loop / "classifier.onnx",
                       "--out", tmp_path / "g.onnx", *options)  # fmt: skip
     refused(result, words)
     assert len(result[2].splitlines()) == 1
@@ -610,10 +629,17 @@ def test_embed_asks_for_the_emulator_before_it_writes(dripgate, loop, tmp_path, 
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.needs("torch")
 def test_the_demo_refuses_what_it_cannot_split(dripgate, tmp_path, png):
     with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
         for i in range(2):
             archive.writestr(f"c{i}/x.png", png(i))
     refused(dripgate("demo", "--data", tmp_path / "tiny.zip", "--out", tmp_path / "o"), "too few")
+    refused(dripgate("demo", "--data", tmp_path / "tiny.zip", "--days", "2"), "--days", "--seed")
+
+
+def test_the_demo_refuses_what_it_cannot_use(dripgate, tmp_path):
     (tmp_path / "file").write_text("x")
     refused(dripgate("demo", "--out", tmp_path / "file" / "o"), "cannot be made a folder")
+    refused(dripgate("demo", "--steps", "3", "--out", tmp_path), "--steps is for --data")
+    refused(dripgate("demo", "--days", "11", "--out", tmp_path), "'--days'")

@@ -10,12 +10,13 @@ from PIL import Image
 
 from dripgate.cli.reading import parse_levels
 from dripgate.errors import UserError
-from dripgate.training.classifier import load_classifier
+from needs import need
 
 
 @pytest.fixture
 def train(dripgate, tmp_path):
     """Trains for one step; gives (exit code, JSON, standard error)."""
+    need("torch")
 
     def command(data, *options):
         code, out, err = dripgate(
@@ -71,6 +72,8 @@ def test_the_range_of_16_bit_pictures_is_recorded_in_the_model(train, tmp_path):
     code, _, err = train(tmp_path / "set")
     assert code == 0
     assert "16-bit pictures with values from 29,300 to 29,51" in err
+    from dripgate.training.classifier import load_classifier
+
     low, high = load_classifier(str(tmp_path / "m.safetensors")).info.input.range
     assert low < 29301 < 29518 < high
     code, _, err = train(tmp_path / "set", "--levels", "29000,30000")

@@ -1,110 +1,221 @@
-"""The demo: its files, its JSON, and that its numbers are those of its own store and gate."""
+"""The demo of a device's days: what it writes and says is what is in its stores, without torch."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
-from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from PIL import Image
 
+from dripgate.demo import head, scenes, shipped
+from dripgate.demo.mean import Mean
+from dripgate.gate import Gate
 from dripgate.store import Store
-from dripgate.stream.account import account
-from dripgate.types import Decision, Reason
+from dripgate.types import Decision
 
-KEYS = {"data", "seed", "stream", "kept", "quarantined", "storage_saved", "bytes_seen",
-        "bytes_kept", "accuracy", "seconds", "gate", "store", "report"}  # fmt: skip
+#: A machine with the extras of `make demo` and nothing else, whatever is installed here.
+NOTHING_ELSE = """
+import sys
+extras = "torch onnxscript safetensors sklearn scipy skactiveml cv2 paho starlette".split()
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in extras:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from dripgate.cli import main
+main()
+"""
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
-        [sys.executable, "-m", "dripgate", "demo", "--steps", "60", "--seed", "3",
+        [sys.executable, "-c", NOTHING_ELSE, "demo", "--days", "2", "--seed", "7",
          "--out", str(out / "files"), "--json", str(out / "demo.json")],
-        capture_output=True, text=True, check=False,
+        env=os.environ | {"PATH": "/nowhere"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads((out / "demo.json").read_text()) | {"terminal": done.stdout}
 
 
-def test_json_has_what_the_terminal_shows(result):
-    assert set(result) >= KEYS
-    assert set(result["accuracy"]) == {"initial", "full", "dripgate", "random", "margin"}
-    assert set(result["seconds"]) == {"train", "fit", "run", "retrain"}
-    for accuracy in result["accuracy"].values():
-        assert f"{accuracy:.4f}" in result["terminal"]
-    assert result["seed"] == 3
+@pytest.fixture(scope="module")
+def rows(result):
+    return {row["way"]: row for row in result["rows"]}
 
 
-def test_numbers_are_those_of_the_store(result):
-    with Store(result["store"], read_only=True) as store:
-        kept = list(store.samples(decision=Decision.KEEP))
-        everything = list(store)
-        seen = store.counters["seen"]
-    assert len(kept) == result["kept"] > 0
-    assert len(everything) - len(kept) == result["quarantined"]
-    assert sum(len(s.payload) for s in everything) == result["bytes_kept"]
-    assert seen == result["stream"]
-    assert result["storage_saved"] == pytest.approx(1 - result["bytes_kept"] / result["bytes_seen"])
+def test_the_table_has_every_way_at_the_same_storage(result, rows):
+    assert list(rows) == ["initial", "full", "dripgate", "random", "nth", "margin"]
+    for way in ("random", "nth", "margin"):
+        assert rows[way]["stored"] == rows["dripgate"]["stored"]
+    assert (rows["initial"]["stored"]["value"], rows["full"]["stored"]["value"]) == (0, 1)
+    for way, row in rows.items():
+        shown = f"{100 * row['accuracy']['value']:.1f} ± {100 * row['accuracy']['half']:.1f}"
+        assert shown in result["terminal"]
+        if way != "dripgate":
+            apart = rows["dripgate"]["accuracy"]["value"] - row["accuracy"]["value"]
+            assert row["ahead"]["value"] == pytest.approx(apart)
 
 
-def test_report_shows_the_same_numbers(result):
+def test_numbers_are_those_of_the_stores(result, rows):
+    shares, broken = [], []
+    for seed in (7, 8):
+        with Store(Path(result["folder"], f"day-{seed}.db"), read_only=True) as store:
+            seen, stored = store.counters["seen"], list(store)
+        assert seen == scenes.DAY
+        shares.append(len(stored) / seen)
+        kept = [one.source for one in stored if one.decision is Decision.KEEP]
+        broken.append(np.mean([source.startswith("broken/") for source in kept]))
+    # A frame that comes twice, such as a black one, is stored once and counted twice.
+    assert rows["dripgate"]["stored"]["value"] == pytest.approx(np.mean(shares), abs=0.01)
+    assert rows["dripgate"]["broken"]["value"] == pytest.approx(np.mean(broken), abs=0.005)
+    assert result["frames"] == 2 * scenes.DAY
+
+
+def test_it_is_worth_its_place(rows):
+    """Little storage, and much of what everything would have taught."""
+    assert rows["dripgate"]["stored"]["value"] < 0.2
+    assert rows["initial"]["ahead"]["value"] > 0.05
+    assert rows["full"]["ahead"]["value"] > -0.03
+    assert rows["dripgate"]["broken"]["value"] < rows["random"]["broken"]["value"]
+
+
+def test_the_report_shows_the_means_and_their_errors(result):
     html = Path(result["report"]).read_text(encoding="utf-8")
     assert "<script" not in html
-    assert f"{result['stream']:,}" in html.replace("\u202f", ",").replace("&#8239;", ",")
+    assert "last layer was learned anew" in html
+    assert "the mean of 2 streams, whiskers show its 95 % interval" in html
+    assert "every n-th, same count" in html
+    for row in result["rows"]:
+        assert f"{row['accuracy']['value']:.3f}" in html
 
 
-def test_report_and_terminal_show_what_the_policy_did(result):
-    """Reasons, estimates with intervals, and per-class shares are those of the store."""
-    html = Path(result["report"]).read_text(encoding="utf-8")
-    with Store(result["store"], read_only=True) as store:
-        found = account(store)
-        audited = sum(s.reason is Reason.AUDIT for s in store)
-    assert result["account"]["reasons"] == found.reasons
-    assert found.reasons["keep: audit"] == audited > 5
-    for words in ("at random, so that what is dropped stays measurable", "score inside the band"):
-        assert words in html
-    estimates = found.estimates
-    for one in (estimates.accuracy, estimates.dropped_accuracy, estimates.dropped_mistakes):
-        assert f"{100 * one.value:.1f} % ({100 * one.low:.1f} to {100 * one.high:.1f})" in html
-    assert f"{estimates.accuracy.value:.1%} ({estimates.accuracy.low:.1%}" in result["terminal"]
-    for one in found.classes:
-        assert f'<th scope="row">{one.name}</th>' in html
-    mix = estimates.classes[3]
-    assert f"{100 * mix.value:.1f} % ({100 * mix.low:.1f} to {100 * mix.high:.1f})" in html
+def test_the_commands_it_prints_are_right(result, tmp_path):
+    lines = [line.split() for line in result["terminal"].splitlines() if line[:4] == "  dr"]
+    commands = [words for words in lines if words[0] == "dripgate" and words[1:2] != ["kept"]]
+    assert [words[1] for words in commands[-3:]] == ["fit", "run", "review"]
+    for words in commands[-3:-1]:
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    made = Gate.load(tmp_path / "gate.onnx").info
+    assert made.thresholds == Gate.load(result["gate"]).info.thresholds
+    with (
+        Store(tmp_path / "kept.db", read_only=True) as again,
+        Store(result["store"], read_only=True) as before,
+    ):
+        assert {one.id for one in again} == {one.id for one in before}
 
 
-def test_the_audit_is_right_about_the_stream(result):
-    """The stream's labels are its folders: at least eight in ten intervals hold the truth."""
-    with zipfile.ZipFile(Path(result["store"]).with_name("stream.zip")) as archive:
-        truth = Counter(name.split("/")[0] for name in archive.namelist())
-    found = result["account"]["estimates"]["classes"]
-    held = sum(
-        one["low"] <= truth[row["name"]] / truth.total() <= one["high"]
-        for row, one in zip(result["account"]["classes"], found, strict=True)
-    )
-    assert held >= 8
+# What ships ---------------------------------------------------------------------------------------
 
 
-def test_rows_are_compared_at_equal_counts(result):
-    """What random and margin may choose is what was trained on: audited samples count as kept."""
-    with Store(result["store"], read_only=True) as store:
-        kept = list(store.samples(decision=Decision.KEEP))
-    assert any(s.reason is Reason.AUDIT for s in kept)
-    assert (
-        len(kept)
-        == result["kept"]
-        == sum(n for why, n in result["account"]["reasons"].items() if why.startswith("keep"))
-    )
+def test_the_classifier_is_small_plain_and_says_what_it_is():
+    assert shipped.FILE.stat().st_size < 150_000
+    model = onnx.load(shipped.FILE)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} == {""}
+    found = shipped.classifier()
+    assert found.classes == tuple("0123456789")
+    assert found.input.shape == (scenes.SIDE, scenes.SIDE, 1)
 
 
-def test_same_seed_same_verdicts(result, tmp_path):
-    from dripgate.demo import PLANS, split
+def test_no_digit_is_learned_fitted_tested_and_streamed_at_once():
+    parts = [scenes.digits(part) for part in ("learned", "fitted", "tested", "streamed")]
+    assert sum(len(part.labels) for part in parts) == 1797
+    seen = [{image.tobytes() for image in part.images} for part in parts]
+    assert not any(seen[i] & seen[k] for i in range(4) for k in range(i))
 
-    split("digits", PLANS["digits"], 3, tmp_path)
-    for name in ("labelled.zip", "stream.zip"):
-        assert (tmp_path / name).stat().st_size == Path(result["gate"]).with_name(
-            name
-        ).stat().st_size
+
+# The stream ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def day():
+    return list(scenes.day(3))
+
+
+def pixels(frame):
+    return np.asarray(Image.open(io.BytesIO(frame.payload)), np.float64)
+
+
+def test_a_day_is_the_same_again_and_another_day_is_another(day):
+    assert list(scenes.day(3)) == day
+    assert list(scenes.day(4)) != day
+    assert len(day) == scenes.DAY
+    assert len({len(frame.payload) for frame in day}) == 1  # as many frames are as many bytes
+
+
+def test_scenes_stay_light_follows_the_day_and_some_digits_are_rare(day):
+    labels = np.array([frame.label for frame in day])
+    assert (labels[1:] == labels[:-1]).mean() > 0.85
+    counts = {digit: (labels == digit).sum() for digit in "0123456789"}
+    assert counts["0"] > 5 * counts["9"] > 0
+    assert 0.01 < (labels == scenes.BROKEN).mean() < 0.06
+    light = np.array([pixels(frame).max() for frame in day if frame.label != scenes.BROKEN])
+    for dim in (light[:150], light[-150:]):
+        assert light[1300:1600].mean() > 1.7 * dim.mean()
+
+
+def test_frames_of_a_scene_differ_little(day):
+    def differences(step):
+        pairs = zip(day[1200:1500], day[1200 + step : 1500 + step], strict=True)
+        return [np.abs(pixels(a) - pixels(b)).mean() for a, b in pairs
+                if scenes.BROKEN not in (a.label, b.label)]  # fmt: skip
+
+    assert 0 < np.median(differences(1)) < 0.7 * np.median(differences(100))
+
+
+def test_the_zip_of_a_day_is_in_the_order_of_its_frames(tmp_path, day):
+    with zipfile.ZipFile(shipped.write_day(tmp_path, 3)) as archive:
+        assert [archive.read(name) for name in archive.namelist()] == [one.payload for one in day]
+
+
+# The head and the mean ----------------------------------------------------------------------------
+
+
+def test_the_head_is_the_optimum_of_its_objective():
+    """The gradient, by hand, is zero there; and on separable data it is right."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    x = rng.normal(size=(200, 5)) + 2 * np.eye(3, 5)[labels]
+    found = head.learn(x, labels, 3)
+    z = np.concatenate([(x - found.mean) / found.scale, np.ones((200, 1))], 1)
+    power = np.exp(z @ found.weights)
+    gradient = z.T @ (power / power.sum(1, keepdims=True) - np.eye(3)[labels]) / 200
+    gradient[:-1] += head.DECAY * found.weights[:-1]
+    assert np.abs(gradient).max() < 1e-3
+    assert (found.predict(x) == labels).mean() > 0.85
+
+
+@pytest.mark.needs("scikit-learn")
+def test_the_head_decides_as_scikit_learns_logistic_regression():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 4, 300)
+    x = rng.normal(size=(300, 6)) + np.eye(4, 6)[labels]
+    found = head.learn(x, labels, 4)
+    peer = LogisticRegression(C=1 / (300 * head.DECAY), max_iter=1000)
+    peer.fit((x - found.mean) / found.scale, labels)
+    assert (found.predict(x) == peer.predict((x - found.mean) / found.scale)).mean() > 0.99
+
+
+def test_the_interval_of_a_mean_is_students():
+    found = Mean.of(np.array([1.0, 2.0, 3.0]))
+    assert (found.value, found.half) == (2.0, pytest.approx(4.303 / 3**0.5, abs=1e-3))
+    assert Mean.of(np.array([0.5])).half is None
+    assert found.points("+") == "+200.0 ± 248.4"

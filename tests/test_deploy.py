@@ -1,7 +1,6 @@
 """The systemd units: valid, hardened, and their commands are ones that dripgate has."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,9 +10,7 @@ from click.testing import CliRunner
 from dripgate.cli import cli
 
 UNITS = sorted((Path(__file__).parents[1] / "deploy").glob("*.service"))
-analyze = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here"
-)
+analyze = pytest.mark.needs("systemd")
 
 
 @analyze

@@ -102,8 +102,8 @@ def test_no_samples_no_verdicts(gate):
 
 
 def test_another_shape_or_dtype_is_refused(gate, spec):
-    with pytest.raises(GateError, match=r"expected uint8 \(N, 8, 8, 1\)"):
-        gate(np.zeros((2, 9, 8, 1), np.uint8))
+    with pytest.raises(GateError, match=r"expected uint8 \(N, 16, 16, 1\)"):
+        gate(np.zeros((2, 9, 16, 1), np.uint8))
     with pytest.raises(GateError, match="samples are float32"):
         gate(np.zeros((2, *spec.shape), np.float32))
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from dripgate.gate import Gate
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -20,11 +22,16 @@ def blocks(language):
 
 
 @pytest.fixture
-def desk(loop, tmp_path, monkeypatch):
+def gate(trained):
+    return Gate.load(trained / "gate.onnx")
+
+
+@pytest.fixture
+def desk(trained, tmp_path, monkeypatch):
     """A working directory with what the README's readers have."""
     for name in ("gate.onnx", "labelled.zip", "stream.zip", "model.safetensors"):
-        shutil.copy(loop / name, tmp_path)
-    with zipfile.ZipFile(loop / "stream.zip") as archive:
+        shutil.copy(trained / name, tmp_path)
+    with zipfile.ZipFile(trained / "stream.zip") as archive:
         archive.extractall(tmp_path / "incoming")
         sample = archive.namelist()[0]
         (tmp_path / "sample.png").write_bytes(archive.read(sample))
@@ -54,6 +61,7 @@ def looked_at(command, folder, env):
     assert process.returncode == 0
 
 
+@pytest.mark.needs("torch")
 def test_commands(tmp_path):
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("dripgate")]

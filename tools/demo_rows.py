@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from dripgate.demo import PLANS, ROWS, demo
+from dripgate.demo.loop import ROWS, demo
+from dripgate.demo.plan import PLANS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LINES, PAGE = RESULTS / "demo.jsonl", RESULTS / "demo.md"

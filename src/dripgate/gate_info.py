@@ -5,7 +5,7 @@ strictly: unknown fields, missing fields and other types are refused.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 import numpy as np
@@ -15,6 +15,9 @@ from dripgate.errors import GateError
 from dripgate.gate_check import contradictions
 from dripgate.heatmap import SCORES
 from dripgate.types import Array, InputSpec, Preprocessing, Thresholds
+
+if TYPE_CHECKING:
+    from typing import Self
 
 SCHEMA = 1
 METADATA_KEY = "dripgate"
@@ -96,7 +99,7 @@ class Histogram(_Strict, frozen=True):
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, values: Array, bins: int = 40) -> Self:
+    def of(cls, values: Array, bins: int = 40) -> "Self":
         """Counts of values (N,) in bins of equal width."""
         counts, edges = np.histogram(np.asarray(values, np.float64), bins)
         return cls(edges=tuple(edges.tolist()), counts=tuple(counts.tolist()))

@@ -2,7 +2,7 @@
 
 import hashlib
 import time as clock
-from enum import StrEnum
+from enum import Enum
 from functools import cached_property
 from typing import Any, Literal
 
@@ -151,6 +151,16 @@ class Sample(msgspec.Struct, frozen=True, dict=True):
     def id(self) -> str:
         """SHA-256 of the payload, 64 hex digits: the same bytes are the same sample."""
         return hashlib.sha256(self.payload).hexdigest()
+
+
+class StrEnum(str, Enum):
+    """Words that are their own text; ``enum`` has it since Python 3.11."""
+
+    def __str__(self) -> str:
+        return str.__str__(self)
+
+    def __format__(self, format_spec: str) -> str:
+        return str.__format__(self, format_spec)
 
 
 class Decision(StrEnum):

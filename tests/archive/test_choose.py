@@ -89,7 +89,7 @@ def test_the_same_scene_and_the_same_bytes_are_chosen_once(tmp_path, gate):
     ids = [i if i % 8 else 10_000 for i in range(400)]  # fifty have the same bytes
     info = msgspec.structs.replace(
         gate.info, calibration=msgspec.structs.replace(
-            gate.info.calibration, apart=tuple(0.3 + i / 100 for i in range(101))
+            gate.info.calibration, distances=tuple(0.3 + i / 100 for i in range(101))
         )
     )  # fmt: skip
     wish = Wish(keep=1.0, audit=0.0, floor=0.0)

@@ -1,5 +1,9 @@
 """The harness, end to end on digits: rows, resuming, determinism, the command line."""
 
+from needs import need
+
+need("torch", "scikit-activeml")
+
 import json
 import os
 import re

@@ -3,6 +3,10 @@
 It is what the tests of the graph, the zoo and the benchmark's price compare gates with.
 """
 
+from needs import need
+
+need("torch", "scikit-activeml")
+
 import math
 
 import numpy as np

@@ -1,5 +1,9 @@
 """Rules: no look ahead, no labels, and what the gate itself would decide."""
 
+from needs import need
+
+need("torch", "scikit-activeml")
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

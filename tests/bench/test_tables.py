@@ -1,5 +1,9 @@
 """Numbers in the report, against arithmetic by hand."""
 
+from needs import need
+
+need("torch", "scikit-activeml")
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp

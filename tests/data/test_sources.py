@@ -1,13 +1,12 @@
 import gzip
 import io
-import subprocess
-import sys
 import tarfile
 
 import numpy as np
 import pytest
 
 from dripgate.data import open_source
+from dripgate.data.packed import read_digits
 from dripgate.errors import DataError
 from dripgate.media import decode
 from dripgate.types import ImageInput
@@ -181,16 +180,11 @@ def test_digits_need_no_download():
     assert (values == np.rint(np.arange(17) / 16 * 255)).all()
 
 
-def test_without_scikit_learn_digits_name_the_extra():
-    code = (
-        "import sys; sys.modules['sklearn'] = None\n"
-        "from dripgate.data import open_source\n"
-        "from dripgate.errors import MissingExtra\n"
-        "try: list(open_source('digits').labelled())\n"
-        "except MissingExtra as error: print(error)\n"
-        "print({'torch', 'onnxruntime', 'sklearn.datasets'} & set(sys.modules))"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    message, loaded = out.stdout.splitlines()
-    assert "pip install 'dripgate[train]'" in message
-    assert loaded == "set()"
+@pytest.mark.needs("scikit-learn")
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    known = load_digits()
+    images, labels = read_digits()
+    assert (images == known.images).all()
+    assert (labels == known.target).all()

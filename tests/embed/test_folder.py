@@ -6,16 +6,14 @@ import subprocess
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from dripgate.embed import embed, golden
 from dripgate.embed.emulate import available, compare, emulate
-from dripgate.embed.figures import COMPILER
 from dripgate.errors import UserError
 from dripgate.gate import Gate
 from dripgate.models import fit
-from dripgate.training.nets import resnet8
+from needs import need
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +108,7 @@ def test_without_the_score_only_the_classifier_is_left(gate, folder, host_of, li
     assert sum(path.stat().st_size for path in (plain / "src").glob("dripgate_net*.c")) < size
 
 
-@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="no cross compiler")
+@pytest.mark.needs("the Arm compiler")
 def test_the_readme_gives_the_figures_and_the_arduino_sketch_compiles(folder, tmp_path):
     readme = (folder / "README.md").read_text()
     assert re.search(r"\| flash: .* \| [\d,]{5,} \|", readme)
@@ -132,6 +130,11 @@ def test_the_readme_gives_the_figures_and_the_arduino_sketch_compiles(folder, tm
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory):
     """A gate for coloured photos of the size of CIFAR-10's, of a net with no training."""
+    need("torch")
+    import torch
+
+    from dripgate.training.nets import resnet8
+
     folder, rng = tmp_path_factory.mktemp("colour"), np.random.default_rng(5)
     for label, tint in (("red", (60, 0, 0)), ("blue", (0, 0, 60))):
         (folder / label).mkdir()
@@ -142,7 +145,7 @@ def colour(tmp_path_factory):
     return fit(resnet8((3, 32, 32), 2), folder, keep=0.5, force=True)
 
 
-@pytest.mark.skipif(bool(available()), reason="needs the cross compiler and QEMU: make embed-test")
+@pytest.mark.needs("the Arm compiler", "QEMU for Arm")
 def test_a_cortex_m4_decides_as_onnxruntime_does(gate, folder, samples):
     found = emulate(folder, "cortex-m4", samples[:24])
     agreed = compare(gate, gate(samples[:24]), found, golden.TOLERANCE)
@@ -152,7 +155,7 @@ def test_a_cortex_m4_decides_as_onnxruntime_does(gate, folder, samples):
     assert 100 < found.stack < 4096
 
 
-@pytest.mark.skipif(bool(available()), reason="needs the cross compiler and QEMU: make embed-test")
+@pytest.mark.needs("the Arm compiler", "QEMU for Arm")
 @pytest.mark.parametrize("core", ["cortex-m3", "cortex-m7"])
 def test_no_compiler_drops_a_layer(colour, core, tmp_path):
     """GCC 12 took the cast to float for a function without effect once it knew all addresses."""

@@ -18,9 +18,7 @@ from dripgate.store import Labels, Store
 from dripgate.types import Decision, Reason, Sample, Verdict
 
 ENVIRONMENT = os.environ.get("DRIPGATE_INTEROP")
-pytestmark = pytest.mark.skipif(
-    ENVIRONMENT is None, reason="needs Label Studio and datasets, 1.4 GB: make interop"
-)
+pytestmark = pytest.mark.needs("Label Studio")
 USER, PASSWORD, TOKEN = "me@example.org", "a long password", "0123456789abcdef" * 2 + "01234567"
 
 

@@ -1,5 +1,9 @@
 """fit: from a model and data to a gate that keeps what was asked for."""
 
+from needs import need
+
+need("torch")
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +22,16 @@ from dripgate.training.classifier import load_classifier
 from dripgate.training.first import train_first
 from dripgate.training.preprocess import build
 from dripgate.training.train import Recipe
+
+
+@pytest.fixture(scope="module")
+def loop(trained):
+    return trained
+
+
+@pytest.fixture(scope="module")
+def gate(trained):
+    return Gate.load(trained / "gate.onnx")
 
 
 @pytest.fixture(scope="module")

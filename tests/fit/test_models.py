@@ -1,5 +1,9 @@
 """Every form of MODEL: taken, or refused with what to do."""
 
+from needs import need
+
+need("torch")
+
 import sys
 
 import numpy as np

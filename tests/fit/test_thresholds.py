@@ -121,6 +121,7 @@ def test_a_fraction_that_is_none(keep):
         learn(observed(), keep, seed=0)
 
 
+@pytest.mark.needs("scikit-learn")
 def test_the_learning_curve_is_that_of_a_ridge_probe():
     seen = observed(n=900)
     curve = learning_curve(seen, seed=0)

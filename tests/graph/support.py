@@ -1,13 +1,11 @@
 """What the tests of the graph share: a torch module or an ONNX graph becomes a gate's bytes."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 from onnx import numpy_helper
 
 from dripgate.gate_info import OUTPUT_NAMES
@@ -23,6 +21,7 @@ from dripgate.types import (
     Thresholds,
     Typical,
 )
+from needs import models_folder, need
 
 #: Quality as if something had been learned, so that its operators count.
 TYPICAL = Typical(centre=(0.5, 0.0, 0.1, 0.2), whitening=((1.0, 0.2, 0.0, 0.1),) * 4)
@@ -36,6 +35,7 @@ def bounds(classes: int) -> Thresholds:
 
 def exported(module: Any, shape: tuple[int, ...]) -> OnnxClassifier:
     """A torch module that takes (N, *shape) as an ONNX classifier, as the product exports it."""
+    need("torch")
     from dripgate.training.export import exported as export
 
     return export(module, shape, type(module).__name__)
@@ -109,9 +109,5 @@ def small_cnn(
 
 def shared_models() -> Path:
     """The folder with classifiers as people have them; skips the test where there is none."""
-    folder = Path(os.environ.get("DRIPGATE_MODELS", ""))
-    if "DRIPGATE_MODELS" not in os.environ:
-        folder = Path(__file__).parents[3] / "shared" / "models"
-    if not folder.is_dir():
-        pytest.skip(f"no folder of public models ({folder}); set DRIPGATE_MODELS")
-    return folder
+    need("public models")
+    return models_folder()

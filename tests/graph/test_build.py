@@ -1,5 +1,9 @@
 """The graph file: its form, its verdicts, its thresholds, and what it costs."""
 
+from needs import need
+
+need("torch")
+
 import msgspec
 import numpy as np
 import onnx

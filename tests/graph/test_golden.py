@@ -4,6 +4,10 @@ golden.npz holds weights, samples and outputs, written by the edition before gat
 ONNX files: the benchmark's rows stand as long as this passes.
 """
 
+from needs import need
+
+need("torch")
+
 from pathlib import Path
 
 import msgspec

@@ -5,6 +5,10 @@ code with the graph: the model is split by hand, the objective is torch's own cr
 the gradient autograd's, and the heatmap the NumPy reference's.
 """
 
+from needs import need
+
+need("torch")
+
 from collections.abc import Callable
 
 import numpy as np

@@ -1,5 +1,9 @@
 """The target is found by what the gradient does, and a refusal says what there is."""
 
+from needs import need
+
+need("torch")
+
 import numpy as np
 import pytest
 import support

@@ -1,5 +1,9 @@
 """The policy in C: the same decisions as in Python, for the same stream and the same seed."""
 
+from needs import need
+
+need("emx-onnx-cgen")
+
 import ctypes
 from pathlib import Path
 

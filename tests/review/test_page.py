@@ -1,10 +1,6 @@
-"""The page in a real browser: Debian's chromium, driven by playwright.
-
-Skipped where there is none, with the reason; a failure where CI is set.
-"""
+"""The page in a real browser: Debian's chromium, driven by playwright."""
 
 import os
-import shutil
 import tempfile
 import time
 
@@ -12,6 +8,7 @@ import pytest
 
 from dripgate.store import BROKEN, Labels, Store
 from dripgate.types import Decision, Reason, Sample, Verdict
+from needs import need, program
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -22,16 +19,10 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def browser():
     """Chromium with nothing of the user's in it."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        path = None
-    if path is None:
-        missing = "no chromium and playwright: apt-get install chromium; pip install playwright"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+    need("chromium", "playwright")
+    from playwright.sync_api import sync_playwright
+
+    path = program("chromium") or program("chromium-browser")
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
         opened = playwright.chromium.launch(
             executable_path=path, args=list(FLAGS), env=os.environ | {"HOME": profile}

@@ -15,8 +15,6 @@ from dripgate.store import BROKEN, Labels, Store
 from dripgate.stream.account import account
 from dripgate.types import Decision, Reason, Sample, Verdict
 
-pytest.importorskip("uvicorn", reason="the review extra is not installed")
-
 
 def verdict(**changed):
     fields = {"decision": Decision.KEEP, "reason": Reason.BAND, "score": 0.5, "quality": 0.0,

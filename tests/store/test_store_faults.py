@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from dripgate.store import Store
+from needs import need
 
 #: Disk states of the power loss to try; `make soak` tries many more.
 STATES = int(os.environ.get("DRIPGATE_POWER_STATES", "400"))
@@ -86,11 +87,10 @@ print(json.dumps(snapshots))
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory):
     """The library that records and fails."""
-    if shutil.which("gcc") is None or not sys.platform.startswith("linux"):
-        pytest.skip("gcc on Linux is needed to record writes and inject faults")
+    need("a C compiler")
     library = tmp_path_factory.mktemp("shim") / "faults.so"
     source = Path(__file__).with_name("faults.c")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
     return library
 
 

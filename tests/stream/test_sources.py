@@ -303,9 +303,8 @@ def test_what_is_no_file_is_named_and_passed_over(folder, tmp_path):
         assert all("\n" not in line for line in told)
 
 
+@pytest.mark.needs("no root")
 def test_folders_that_cannot_be_listed_are_named(folder):
-    if os.geteuid() == 0:
-        pytest.skip("root may list everything")
     put(folder / "sub", a=b"1")
     (folder / "sub").chmod(0)
     told = []

@@ -1,5 +1,9 @@
 """Model files, training and hold-out: what is written is what is read, and nothing runs code."""
 
+from needs import need
+
+need("torch")
+
 import pickle
 import sys
 

@@ -1,5 +1,9 @@
 """One rule of labels: what train takes a path for, retrain and inspect take it for (case 42)."""
 
+from needs import need
+
+need("torch")
+
 import msgspec
 import numpy as np
 import pytest

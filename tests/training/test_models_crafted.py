@@ -1,5 +1,9 @@
 """Files of weights and labels with intent: one line."""
 
+from needs import need
+
+need("torch")
+
 import json
 import os
 import struct

@@ -1,5 +1,9 @@
 """Retraining: which samples are used, with which labels, and that worse models are said to be."""
 
+from needs import need
+
+need("torch")
+
 import copy
 
 import numpy as np

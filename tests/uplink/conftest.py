@@ -1,7 +1,6 @@
 """A real mosquitto on loopback, with whatever a test wants of it."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,8 +14,8 @@ import pytest
 from dripgate.errors import StoreError
 from dripgate.store import Store
 from dripgate.types import Decision, Reason, Sample, Verdict
+from needs import need, program
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 TOPIC = "farm/north"
 
 
@@ -48,7 +47,9 @@ class Broker:
     def start(self):
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                [MOSQUITTO, "-c", self.folder / "mosquitto.conf", "-v"], stdout=log, stderr=log
+                [program("mosquitto"), "-c", self.folder / "mosquitto.conf", "-v"],
+                stdout=log,
+                stderr=log,
             )
         eventually(self._answers, alive=[self])
         return self
@@ -116,9 +117,7 @@ class Lab:
 
     def broker(self, *settings, **options):
         """A mosquitto that runs."""
-        if MOSQUITTO is None:
-            assert "CI" not in os.environ, "CI installs mosquitto: see .ci/run"
-            pytest.skip("mosquitto is not installed here: apt-get install mosquitto")
+        need("mosquitto")
         broker = Broker(self / f"broker{len(self._made)}", *settings, **options)
         self._made.append(broker)
         return broker.start()

@@ -8,6 +8,7 @@ import pytest
 from dripgate.cli import main
 from dripgate.errors import UplinkError
 from dripgate.stream.broker import Login, parse_address, read_login
+from needs import need
 
 TOPIC = "farm/north"
 
@@ -38,6 +39,7 @@ def refused(lab, capsys, monkeypatch):
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
     """An authority, and certificates of a broker and of a device that it signed."""
+    need("mosquitto", "openssl")
     folder = tmp_path_factory.mktemp("certificates")
 
     def openssl(*arguments):
@@ -64,6 +66,7 @@ def tls(folder):
 
 def passwords(lab):
     """A broker that knows one user, who may not write everywhere; and that user's file."""
+    need("mosquitto")
     subprocess.run(["mosquitto_passwd", "-b", "-c", lab / "users", "north", "right"], check=True)
     (lab / "rules").write_text(f"user north\ntopic readwrite {TOPIC}/#\n")
     credentials(lab, "right")

@@ -6,7 +6,6 @@ float32 throughout, one sample at a time, no gradient buffer. The formulas are i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class Head:
     inverse: np.float32
 
     @classmethod
-    def of(cls, weight: Array, bias: Array, kind: str, scale2: float) -> Self:
+    def of(cls, weight: Array, bias: Array, kind: str, scale2: float) -> "Head":
         """A head that has learned nothing yet."""
         w, b = weight.astype(np.float32), bias.astype(np.float32)
         kind = "sigmoid" if len(b) == 1 else kind

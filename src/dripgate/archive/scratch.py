@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from pyarrow import compute, parquet
 
@@ -44,7 +44,7 @@ class Scratch:
         self._path = path
         self.repeats = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Scratch":
         self._path.unlink(missing_ok=True)
         self._db = sqlite3.connect(self._path, isolation_level=None)
         for setting in ("journal_mode = OFF", "synchronous = OFF", "temp_store = FILE",

@@ -1,7 +1,7 @@
 """The addresses in a Parquet or CSV table, part by part; a damaged part does not lose the rest."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +148,9 @@ def _seconds(value: Any) -> float | None:
         except ValueError:
             return None
     if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
     if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+        return datetime(value.year, value.month, value.day, tzinfo=timezone.utc).timestamp()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value) if abs(value) < 1e11 else None
     return None

@@ -7,13 +7,16 @@ code is traced to become the gate's graph, and run as it is to check that graph.
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
-from typing import NamedTuple, Self, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from dripgate.errors import ModelError
 from dripgate.heatmap import EMPTY, ScoreSpec, Statistic
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Cam(NamedTuple):
@@ -43,7 +46,7 @@ class GradCam:
         self._leaves: list[Tensor] = []
         self._exit = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         module = submodule(self.model, self.layer)
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.model))

@@ -97,7 +97,7 @@ _EXTRAS = {
     "onnx_ir": "fit",
     "onnxscript": "train",
     "safetensors": "train",
-    "sklearn": "train",
+    "sklearn": "bench",
     "jinja2": "report",
     "matplotlib": "report",
     "scipy": "bench",

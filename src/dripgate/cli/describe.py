@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -289,7 +289,7 @@ def fleet(found: FleetAccount) -> list[str]:
 
 def _when(seconds: float) -> str:
     try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds")
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(" ", "seconds")
     except (OverflowError, ValueError, OSError):  # a device's clock may say anything
         return str(seconds)
 

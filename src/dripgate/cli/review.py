@@ -23,7 +23,7 @@ _DEMO = "review-demo"
     help="0.0.0.0 for other machines: whoever sees the address printed then can label.",
 )  # fmt: skip
 @click.option("--open/--no-open", "opens", default=False, help="Open it in this machine's browser.")
-@click.option("--demo", is_flag=True, help="The digits, for a first look; a minute at first.")
+@click.option("--demo", is_flag=True, help="A day of digits, for a first look.")
 def command(
     store: Path | None, gate: Path | None, port: int, listen: str, opens: bool, demo: bool
 ) -> None:
@@ -65,6 +65,6 @@ def _demo() -> tuple[Path, Path]:
 
     folder = cache_root() / _DEMO
     if not (folder / "kept.db").exists():
-        log(f"making the demo in {folder}: about a minute, once")
+        log(f"making the demo in {folder}: some seconds, once")
         first_look(folder, log=log)
     return folder / "kept.db", folder / "gate.onnx"

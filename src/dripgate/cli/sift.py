@@ -35,7 +35,7 @@ _CHOOSING = ("keep", "floor", "per_day", "duplicates", "audit", "copy_to", "chos
 @click.option("--time-column", help="Of a table: when each sample was taken.")
 @click.option(
     "--time", "times", type=click.Choice(("mtime", "exif")), default="mtime", show_default=True,
-    help="A sample's time: of its file, or what its EXIF data log and else of its file.",
+    help="A sample's time: of its file, or what its EXIF data say and else of its file.",
 )  # fmt: skip
 @click.option(
     "--overlap", default=0.5, show_default=True, type=Finite(0, 0.95),

@@ -1,6 +1,5 @@
-"""The demo: the whole loop, small, with everything, random and margin beside it."""
+"""The demos, small, with everything, random and margin beside dripgate.
 
-from dripgate.demo.loop import ROWS, Result, demo
-from dripgate.demo.plan import PLANS, Plan, split
-
-__all__ = ["PLANS", "ROWS", "Plan", "Result", "demo", "split"]
+``device``: a device's days over a classifier that ships, without torch. ``loop``: the whole loop
+with training, on any data set.
+"""

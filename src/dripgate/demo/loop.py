@@ -15,8 +15,7 @@ import numpy as np
 
 from dripgate.data import Dataset, Split, load
 from dripgate.demo.plan import PLANS, Plan, load_labelled, split
-from dripgate.demo.result import Noted, Streamed, report_of
-from dripgate.errors import UserError, require
+from dripgate.demo.result import Noted, Streamed, ready, report_of
 from dripgate.fitting.fit import fit, run_all
 from dripgate.gate import Gate
 from dripgate.policy import Rules
@@ -69,7 +68,7 @@ def demo(
     length and label. command: what the report says it was made by. Raises UserError where the
     data or the folder cannot be used.
     """
-    _ready(out)
+    ready(out)
     log = log or (lambda _: None)
     plan = PLANS.get(data, Plan())
     plan = replace(plan, steps=steps or plan.steps, onward=steps or plan.onward)
@@ -105,15 +104,6 @@ def demo(
 
 
 ROWS = ("initial", "full", "dripgate", "random", "margin")
-
-
-def _ready(out: Path) -> None:
-    """Before long work: what would only be missed at its end."""
-    require("the demo's report", "report", "jinja2", "matplotlib")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from None
 
 
 # The phases -------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from dripgate.data import class_of
+from dripgate.errors import UserError, require
 from dripgate.gate import Gate
 from dripgate.report import (
     ClassShare,
@@ -37,6 +39,15 @@ class Noted:
             shown = self.examples.setdefault(verdict.decision, [])
             if len(shown) < EXAMPLES and verdict.reason is not Reason.UNREADABLE:
                 shown.append((sample, verdict))
+
+
+def ready(out: Path) -> None:
+    """Make the folder; before long work: what would only be missed at its end. Raises UserError."""
+    require("the demo's report", "report", "jinja2", "matplotlib")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from None
 
 
 class Streamed(NamedTuple):

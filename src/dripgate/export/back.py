@@ -168,9 +168,16 @@ def _folders(root: Path, known: Sequence[str]) -> Iterator[_Said]:
         aside = folder.name in (QUARANTINE, UNLABELLED)
         for file in sorted(child for child in folder.rglob("*") if child.is_file()):
             if not file.name.startswith("."):
-                with file.open("rb") as data:
-                    id = hashlib.file_digest(data, "sha256").hexdigest()
-                yield id, None if aside else labels.get(folder.name, folder.name)
+                yield _digest(file), None if aside else labels.get(folder.name, folder.name)
+
+
+def _digest(file: Path) -> str:
+    """SHA-256, a part at a time: a recording may be longer than memory."""
+    found = hashlib.sha256()
+    with file.open("rb") as data:
+        while part := data.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def _exported(table: Path) -> Iterator[str]:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import onnx
 
 from dripgate.graph.opened import Opened, open_classifier
 from dripgate.types import InputSpec, Preprocessing
+
+if TYPE_CHECKING:
+    from typing import Self
 
 #: Under this key of a file's metadata stands what dripgate knows of the classifier in it.
 CARD_KEY = "dripgate.classifier"
@@ -62,7 +65,7 @@ class OnnxClassifier:
             onnx.helper.set_model_props(model, {CARD_KEY: msgspec.json.encode(card).decode()})
         return bytes(model.SerializeToString())
 
-    def with_real_input(self) -> Self:
+    def with_real_input(self) -> "Self":
         """The same, taking real numbers where the file takes quantised ones and says their scale.
 
         For features and arrays: of pixels the integers themselves are known.
@@ -83,7 +86,7 @@ class OnnxClassifier:
         given.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         return self.with_(model=model)
 
-    def with_(self, **changes: Any) -> Self:
+    def with_(self, **changes: Any) -> "Self":
         """The same with other facts."""
         return replace(self, **changes)
 

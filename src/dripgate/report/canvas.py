@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from dripgate.errors import MissingExtra
@@ -13,6 +13,8 @@ from dripgate.report import words
 from dripgate.report.colours import LIGHT, chart_css
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from matplotlib.axes import Axes
 
 LEFT, RIGHT, BOTTOM = 56.0, 24.0, 50.0  # margins of a plot, for the labels of its axes
@@ -42,7 +44,7 @@ class Canvas:
         self.figure = Figure(figsize=(width / 72, height / 72), dpi=72)  # one point is one unit
         self._settings = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         import matplotlib as mpl
 
         salt = f"{self.title} {self.width}"  # two charts on one page share no id

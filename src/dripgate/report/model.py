@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,16 +11,24 @@ from dripgate.gate_info import GateInfo
 from dripgate.policy import Estimates
 from dripgate.types import Array, Decision, FloatArray, Reason, Verdict
 
+if TYPE_CHECKING:
+    from typing import Self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What the whole loop gave.
 
     accuracy: test accuracy by rule, among ``initial``, ``full``, ``dripgate``, ``random`` and
-    ``margin``; other names are shown as they are. steps: training steps, the same for all rules.
-    tested: number of test samples, 0 where unknown. stream, kept, quarantined: samples seen, with
-    verdict keep, with verdict quarantine. bytes_seen, bytes_kept: payload bytes of the stream, and
-    of what was stored (kept and quarantined). seconds: by phase.
+    ``margin``; other names are shown as they are. steps: training steps, the same for all rules; 0
+    where the last layer alone was learned. tested: number of test samples, 0 where unknown.
+    stream, kept, quarantined: samples seen, with verdict keep, with verdict quarantine. bytes_seen,
+    bytes_kept: payload bytes of the stream, and of what was stored (kept and quarantined).
+    seconds: by phase.
+
+    runs: streams whose mean the accuracies are; the rest is of the first. Of more than one,
+    ``intervals`` has the half widths of their 95 % intervals by rule, ``ahead`` those of dripgate's
+    difference to each rule, paired by stream.
     """
 
     accuracy: Mapping[str, float]
@@ -32,6 +40,9 @@ class Outcome:
     bytes_kept: int
     seconds: Mapping[str, float]
     tested: int = 0
+    runs: int = 1
+    intervals: Mapping[str, float] = field(default_factory=dict)
+    ahead: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def dropped(self) -> int:
@@ -78,7 +89,7 @@ class StreamHistogram:
                 )
 
     @classmethod
-    def of(cls, scores: ArrayLike, decisions: Sequence[Decision], bins: int = 40) -> Self:
+    def of(cls, scores: ArrayLike, decisions: Sequence[Decision], bins: int = 40) -> "Self":
         """Count scores (N,) by decision (N,), in bins chosen from the scores."""
         values = np.asarray(scores, np.float64).reshape(-1)
         codes = np.array([decision.code for decision in decisions], np.int8)

@@ -28,6 +28,7 @@ _RULES = {
     "full": "training on everything",
     "dripgate": "dripgate",
     "random": "random, same count",
+    "nth": "every n-th, same count",
     "margin": "softmax margin, same count",
 }
 _PHASES = {
@@ -35,6 +36,8 @@ _PHASES = {
     "fit": "fit the gate",
     "run": "run over the stream",
     "retrain": "retrain",
+    "make the days": "make the streams",
+    "compare": "compare, all streams",
 }
 _WHY = {
     (Decision.KEEP, Reason.BAND): "score inside the band",
@@ -183,7 +186,12 @@ def _rules(outcome: Outcome) -> list[dict[str, Any]]:
     names = [n for n in _RULES if n in outcome.accuracy]
     names += [n for n in outcome.accuracy if n not in _RULES]
     values = np.array([outcome.accuracy[name] for name in names], np.float64)
-    errors = np.array([words.standard_error(value, outcome.tested) for value in values])
+    errors = np.array(
+        [
+            outcome.intervals.get(name, words.standard_error(value, outcome.tested))
+            for name, value in zip(names, values, strict=True)
+        ]
+    )
     finite = np.isfinite(values)
     low = float((values - errors)[finite].min(initial=1))
     high = float((values + errors)[finite].max(initial=0))

@@ -135,8 +135,10 @@ def noise(outcome: Outcome) -> float | None:
     """Points that two equal models may differ by chance (95 %), or None where it is unknown.
 
     From two binomial proportions taken as independent: on one test set they are paired, so this
-    is an upper bound.
+    is an upper bound. Over several streams, the wider of the paired intervals.
     """
+    if outcome.ahead:
+        return 100 * max(outcome.ahead.get(name, 0.0) for name in ("full", "random")) or None
     ours = outcome.accuracy.get("dripgate", math.nan)
     return 196 * math.sqrt(2) * standard_error(ours, outcome.tested) or None
 
@@ -166,8 +168,12 @@ def chance(outcome: Outcome) -> str:
     limit = noise(outcome)
     if limit is None or all(abs(c.points) >= limit for c in comparisons(outcome)):
         return ""
-    tested = count(outcome.tested)
-    return f"With {tested} test samples, differences under about {limit:.1f} points can be chance."
+    basis = (
+        f"Over {outcome.runs} streams"
+        if outcome.ahead
+        else (f"With {count(outcome.tested)} test samples")
+    )
+    return f"{basis}, differences under about {limit:.1f} points can be chance."
 
 
 def _and(parts: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dripgate.progress import Progress
+from dripgate.store.codes import is_busy
 
 Query = Callable[..., list[Any]]
 
@@ -91,7 +92,7 @@ def has_writer(path: Path) -> bool:
         with closing(sqlite3.connect(uri, uri=True, timeout=0)) as db:
             db.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError as error:
-        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        return is_busy(error)
     return False
 
 

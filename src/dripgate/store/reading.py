@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,6 +30,9 @@ from dripgate.store.records import (
 from dripgate.store.schema import COLUMNS, file_size, snapshot, sqlite_errors
 from dripgate.store.space import LEDGER, SMALLEST
 from dripgate.types import Array, Decision
+
+if TYPE_CHECKING:
+    from typing import Self
 
 T = TypeVar("T")
 
@@ -120,7 +123,7 @@ class Reader:
                 "read_only=True in each that reads"
             )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(

@@ -3,7 +3,6 @@
 import math
 import time as clock
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -11,7 +10,7 @@ import numpy as np
 
 from dripgate.errors import StoreError
 from dripgate.store.space import Pool, Rank, footprint
-from dripgate.types import Array, Decision, Reason, Sample, Verdict
+from dripgate.types import Array, Decision, Reason, Sample, StrEnum, Verdict
 
 T = TypeVar("T")
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 
 from dripgate.errors import StoreError
+from dripgate.store import codes
 from dripgate.store.beside import check_beside
+from dripgate.store.codes import code_of, is_busy
 from dripgate.store.space import PAGE
 
 APPLICATION_ID = 0x44524950  # "DRIP"
@@ -132,18 +134,18 @@ STEP_BYTES = {2: 128}
 _LONGEST_VALUE = 256 << 20
 
 _CAUSES = {
-    sqlite3.SQLITE_READONLY_ROLLBACK: "was interrupted in a write that has to be undone, and cannot"
+    codes.READONLY_ROLLBACK: "was interrupted in a write that has to be undone, and cannot"
     " be written here: copy it together with its -journal to where it can be written, or write what"
     " is whole into a new store: dripgate inspect STORE --salvage OUT",
-    sqlite3.SQLITE_BUSY: "is in use by another process that does not let go; close it, then retry",
-    sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free some space, then retry (all that was"
+    codes.BUSY: "is in use by another process that does not let go; close it, then retry",
+    codes.FULL: "cannot grow: the disk is full; free some space, then retry (all that was"
     " acknowledged is safe)",
-    sqlite3.SQLITE_NOTADB: "is not a dripgate store; give another path",
-    sqlite3.SQLITE_CORRUPT: "is damaged; write what is whole into a new store:"
+    codes.NOTADB: "is not a dripgate store; give another path",
+    codes.CORRUPT: "is damaged; write what is whole into a new store:"
     " dripgate inspect STORE --salvage OUT",
-    sqlite3.SQLITE_READONLY: "cannot be written; check the permissions of the file and its folder",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check the permissions of the file and its folder",
-    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error; check the disk",
+    codes.READONLY: "cannot be written; check the permissions of the file and its folder",
+    codes.CANTOPEN: "cannot be opened; check the permissions of the file and its folder",
+    codes.IOERR: "cannot be read or written: the disk reports an error; check the disk",
 }
 
 
@@ -155,7 +157,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):  # not the file's fault
         raise
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # none: no UTF-8
+        code = code_of(error)
         cause = _CAUSES.get(code) or _CAUSES.get(
             code & 0xFF, "cannot be used; check the file with check()"
         )
@@ -198,7 +200,7 @@ def _admitted(db: sqlite3.Connection, *, last: bool) -> bool:
     try:
         db.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError as error:
-        if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+        if last or not is_busy(error):
             raise
         return False
     return True
@@ -221,7 +223,8 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     uri = f"{path.as_uri()}?mode={'rwc' if create else 'rw'}"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=PATIENCE if create else 0)
     try:
-        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(_LONGEST_VALUE, file_size(path)))
+        if hasattr(db, "setlimit"):  # since Python 3.11; before, SQLite's own gigabyte holds
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(_LONGEST_VALUE, file_size(path)))
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
         db.execute("PRAGMA temp_store = MEMORY")  # no file but those that the limit covers
@@ -293,7 +296,7 @@ def patiently(db: sqlite3.Connection, statement: str, told: Callable[[str], obje
         try:
             db.execute(statement)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            if not is_busy(error):
                 raise
             told("another process reads it for so long that nothing can be written; waiting")
         else:
@@ -311,7 +314,7 @@ def promptly(db: sqlite3.Connection, statement: str) -> None:
         try:
             db.execute(statement)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_TURN)
         else:
@@ -345,7 +348,7 @@ def lock(path: Path) -> sqlite3.Connection:
         db.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         db.close()
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+        if not is_busy(error):
             raise
         raise StoreError(
             f"{path} already has a writer, and a store has only one; close the other, or open "

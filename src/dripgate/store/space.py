@@ -7,10 +7,11 @@ its journal can leave its part.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
+
+from dripgate.types import StrEnum
 
 PAGE = 4096
 #: Smallest limit: the journal's part, the empty database, and room for a few samples.

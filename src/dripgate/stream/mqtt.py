@@ -170,7 +170,7 @@ class Link:
         )  # fmt: skip
 
     def _unreachable(self, client: paho.Client, _: Any) -> None:
-        self._note(_cause(self.address, sys.exception()))
+        self._note(_cause(self.address, sys.exc_info()[1]))
 
     def _disconnected(
         self, client: paho.Client, _: Any, flags: Any, reason: Any, properties: Any

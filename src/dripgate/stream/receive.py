@@ -12,7 +12,7 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,6 +25,9 @@ from dripgate.stream.message import LARGEST, Message, RefusedError, decode, enco
 from dripgate.stream.mqtt import Link, Received
 from dripgate.stream.report import MARK, decode_report
 from dripgate.text import plain_json
+
+if TYPE_CHECKING:
+    from typing import Self
 
 #: Messages committed together, and bytes of messages in memory.
 BATCH, ROOM = 64, 64 << 20
@@ -140,7 +143,7 @@ class Receiver:
         self.link.close()
         self._metadata.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
