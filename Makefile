@@ -106,6 +106,8 @@ $(DOCS)/.ready: pyproject.toml constraints.txt constraints-docs.txt
 
 docs: $(DOCS)/.ready ## the documentation as a site, every link checked: build/site/index.html
 	$(DOCS)/bin/zensical build --clean --strict
+	@! grep -rnE --include='*.html' '<(script|link|img|iframe)[^>]* (src|href)="https?://' build/site || \
+	  { echo "the site would fetch these when it is read; serve them from docs/assets"; exit 1; }
 
 bench-review: $(READY) ## from a key press to a durable label, at 10,000 and a million samples: docs/results/review.json
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_review.py
