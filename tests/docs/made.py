@@ -21,11 +21,14 @@ _EYE = np.eye(3, dtype="f")
 DAY, NOON = 86_400, 1_777_636_800
 
 
-def picture(colour: int, rng: np.random.Generator, side: int = 64, much: float = 60) -> Image.Image:
-    """A noisy picture with more of one colour, by up to ``much``; how much is drawn."""
-    values = rng.normal(90, 25, (side, side, 3)) + np.linspace(-20, 20, side)[:, None, None]
-    values[..., colour] += rng.uniform(0.1, 1) * much
-    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+def picture(colour: int, rng: np.random.Generator, side: int = 64) -> Image.Image:
+    """Clouds with more of one colour, how much is drawn; some are hard to tell."""
+    few = side // 8
+    clouds = np.clip(rng.normal(90, 25, (few, few, 3)) + rng.normal(0, 10, 3), 0, 255)
+    clouds[..., colour] += rng.uniform(0, 1) * 60
+    small = Image.fromarray(np.clip(clouds, 0, 255).astype(np.uint8))
+    values = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC), np.float64)
+    return Image.fromarray(np.clip(values + rng.normal(0, 3, values.shape), 0, 255).astype("u1"))
 
 
 def pictures(folder: str, classes: tuple[str, ...], *, each: int = 30, side: int = 64,
@@ -59,7 +62,7 @@ def colours(side: int, *, tflite: bool = False, quantised: bool = False) -> onnx
         c = Conv <strides = [8, 8]> (t, w, one) r = Relu (c) g = GlobalAveragePool (r)
         f = Flatten (g) h = Gemm (f, m1, b) a = Relu (h) z = Gemm (a, m2, b)
         p = Softmax (z) {end} }}""",
-        w=kernel, one=np.ones(3, "f"), m1=_EYE * 2, m2=_EYE * 6, b=np.zeros(3, "f"), **byte,
+        w=kernel, one=np.ones(3, "f"), m1=_EYE * 2, m2=_EYE * 12, b=np.zeros(3, "f"), **byte,
     )  # fmt: skip
 
 
@@ -78,7 +81,7 @@ def recordings(folder: str, hertz: dict[str, float], *, each: int, seconds: floa
     for label, height in hertz.items():
         Path(folder, label).mkdir(parents=True, exist_ok=True)
         for n in range(each):
-            path = Path(folder, label, f"2026050{n % 9 + 1}_040000.wav")
+            path = Path(folder, label, f"202605{n + 1:02}_040000.wav")
             soundfile.write(path, tone(height, seconds, rate, rng), rate)
 
 

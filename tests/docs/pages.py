@@ -47,13 +47,15 @@ class Shell:
     """Runs the lines of bash blocks in the current folder: dripgate's own, and no others.
 
     stand_ins: words that are exchanged, such as a camera by a film. piped: what the first
-    command of a pipe would write. ``listed`` collects which of LISTED were met.
+    command of a pipe would write. instead: whole lines that a function does, since another test
+    runs them. ``listed`` collects which of LISTED were met.
     """
 
     def __init__(self, command: Command) -> None:
         self._command = command
         self.stand_ins: dict[str, str] = {}
         self.piped = b""
+        self.instead: dict[str, Callable[[], object]] = {}
         self.listed: set[str] = set()
 
     def __call__(self, block: str) -> list[list[str]]:
@@ -62,7 +64,9 @@ class Shell:
 
     def _line(self, line: str) -> list[str]:
         words = [self.stand_ins.get(word, word) for word in shlex.split(line, comments=True)]
-        if "|" in words:
+        if line in self.instead:
+            self.instead[line]()
+        elif "|" in words:
             self._piped(words[words.index("|") + 1 :], line)
         elif words[0] != "dripgate":
             self.listed.add(self._reason(line))
