@@ -61,9 +61,9 @@ def test_its_numbers_are_those_of_the_results():
     header, _, *rows = re.search(
         r"## Storage saved at equal accuracy\n\n(.*?)\n\n", bench, re.DOTALL
     )[1].splitlines()
-    names = [cell.strip() for cell in header.strip("|").split("|")][1:]
-    saved = {cells[0]: dict(zip(names, cells[1:], strict=True))
-             for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)}  # fmt: skip
+    (_, *names), *table = [[cell.strip() for cell in row.strip("|").split("|")]
+                           for row in (header, *rows)]  # fmt: skip
+    saved = {rule: dict(zip(names, cells, strict=True)) for rule, *cells in table}
     order = ["mnist", "plantvillage", "speechcommands", "cifar10"]
     ours = re.search(r"equal accuracy[^|]*\| ([^(|]*)\(at random: ([^)]*)\)", text)
     assert re.findall(r"\d+ %", ours[1]) == [saved["dripgate"][name] for name in order]

@@ -8,6 +8,10 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import click
+
+from dripgate.cli import cli
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 Command = Callable[..., tuple[int, str, str]]
@@ -26,6 +30,8 @@ LISTED = {
     "journalctl": "needs a running systemd",
 }
 
+#: What takes hours: its options are parsed, and no more.
+PARSED = ("bench",)
 #: Commands of a library that the tests' environment lacks: they must end with a line that names it.
 LACKING = {"timm:": "timm", "hf:": "transformers"}
 
@@ -70,6 +76,8 @@ class Shell:
             self._piped(words[words.index("|") + 1 :], line)
         elif words[0] != "dripgate":
             self.listed.add(self._reason(line))
+        elif words[1] in PARSED:
+            parsed(words[1:])
         elif words[1] == "review":
             _looked_at(words)
         elif "--follow" in words:
@@ -97,15 +105,23 @@ class Shell:
         assert done.returncode == 0, f"{line}\n{done.stdout.decode()}\n{done.stderr.decode()}"
 
 
+def parsed(words: list[str]) -> None:
+    """Raises click.UsageError where the command line does not take these words."""
+    group, rest, context = cli, words, None
+    while isinstance(group, click.Group):
+        context = group.make_context(None, list(rest), parent=context)
+        name, *rest = [*context._protected_args, *context.args]
+        group = group.get_command(context, name)
+    group.make_context(name, rest, parent=context)
+
+
 def _python(words: list[str]) -> list[str]:
     return [sys.executable, "-m", *words]
 
 
 def _looked_at(words: list[str]) -> None:
     """The command prints an address, and there is the page."""
-    process = subprocess.Popen(
-        [*_python(words), "--port", "0"], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*_python(words), "--port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         address = process.stdout.readline().strip()
         with urllib.request.urlopen(address, timeout=60) as page:
@@ -136,4 +152,3 @@ def _followed(words: list[str]) -> None:
         process.terminate()
         rest, _ = process.communicate()
     assert process.returncode == 0, "".join(said) + rest
-

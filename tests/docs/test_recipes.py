@@ -233,8 +233,14 @@ def test_a_raspberry_pi(recipe):
             dripgate.run(dripgate.Gate.load("gate.onnx"), dripgate.watch("spool"), store)
 
     def here(text):
-        return (text.replace("sudo -u dripgate /opt/dripgate/bin/dripgate", "dripgate")
-                .replace("/var/lib/dripgate/", "var/").replace("/etc/dripgate/gate", "etc/gate"))  # fmt: skip
+        words = {
+            "sudo -u dripgate /opt/dripgate/bin/dripgate": "dripgate",
+            "/var/lib/dripgate/": "var/",
+            "/etc/dripgate/gate": "etc/gate",
+        }
+        for there, word in words.items():
+            text = text.replace(there, word)
+        return text
 
     recipe("recipes/raspberry-pi.md", arrange, here)
     assert Path("var/labelled").is_dir()
