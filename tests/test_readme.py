@@ -1,48 +1,42 @@
 """Every command and every line of Python in the README, run as a reader would run them."""
 
 import re
-import shutil
-import zipfile
 from pathlib import Path
 
+import made
+import onnx
+import pages
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+import dripgate
 
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+README = pages.ROOT / "README.md"
 
 
 @pytest.fixture
-def desk(loop, tmp_path, monkeypatch):
+def desk(tmp_path, monkeypatch):
     """A working directory with what the README's readers have."""
-    from dripgate.training.classifier import load_classifier
-
     monkeypatch.chdir(tmp_path)
-    exported = load_classifier(str(loop / "model.safetensors")).exported().file()
-    Path("net.onnx").write_bytes(exported)
-    for archive, folder in (("labelled.zip", "labelled"), ("stream.zip", "incoming")):
-        with zipfile.ZipFile(loop / archive) as opened:
-            opened.extractall(folder)
-    return tmp_path
+    onnx.save(made.colours(64), "net.onnx")
+    made.pictures("labelled", made.CLASSES)
+    made.pictures("incoming", made.CLASSES, seed=1, flat=True)
 
 
 def test_commands(desk, commands):
-    done = [words for block in blocks("bash") for words in commands(block)]
+    done = [words for block in pages.blocks(README, "bash") for words in commands(block)]
     assert [words[1] for words in done if words[0] == "dripgate"] == [
         "fit", "run", "review", "export",
     ]  # fmt: skip
     assert any(path.suffix == ".png" for path in Path("labelled-more").rglob("*"))
 
 
-def test_python(desk, loop, capsys):
-    (code,) = blocks("python")
+def test_python(desk, capsys):
+    (code,) = pages.blocks(README, "python")
     assert len([line for line in code.splitlines() if line and "import" not in line]) <= 5
-    shutil.copy(loop / "gate.onnx", desk)
+    dripgate.fit("net.onnx", "labelled").save("gate.onnx")
     exec(code, {})
     kept, seen = re.fullmatch(r"(\d+) of (\d+)\n", capsys.readouterr().out).groups()
-    assert 0 < int(kept) < int(seen) == len(list((desk / "incoming").rglob("*.png")))
+    assert 0 < int(kept) < int(seen) == 90
 
 
 def test_it_is_short_and_begins_with_one_sentence():

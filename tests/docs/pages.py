@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import pytest
 
 from dripgate.cli import cli
 
@@ -121,6 +122,7 @@ def _python(words: list[str]) -> list[str]:
 
 def _looked_at(words: list[str]) -> None:
     """The command prints an address, and there is the page."""
+    pytest.importorskip("starlette", reason="needs the extra review")
     process = subprocess.Popen([*_python(words), "--port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         address = process.stdout.readline().strip()

@@ -103,6 +103,8 @@ def test_ultralytics(recipe):
 
 
 def test_timm_and_hugging_face(recipe):
+    pytest.importorskip("torch", reason="needs torch")
+
     def arrange():
         made.pictures("labelled", made.CLASSES, each=20)
         made.pictures("incoming", made.CLASSES, seed=1, flat=True)
@@ -262,6 +264,7 @@ def test_start_with_an_onnx_file(recipe):
 
 
 def test_start_with_a_torch_model(recipe, monkeypatch, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs torch")
     from safetensors.torch import save_file
     from torch import nn
 
@@ -272,8 +275,6 @@ def test_start_with_a_torch_model(recipe, monkeypatch, tmp_path):
             "        nn.Conv2d(3, 3, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
             "        nn.Linear(3, 3))\n"
         )
-        import torch
-
         net = nn.Sequential(nn.Conv2d(3, 3, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
                             nn.Flatten(), nn.Linear(3, 3))  # fmt: skip
         kernel = torch.zeros(3, 3, 8, 8)
@@ -291,6 +292,8 @@ def test_start_with_a_torch_model(recipe, monkeypatch, tmp_path):
 
 
 def test_start_with_no_model(recipe, commands, loop):
+    pytest.importorskip("torch", reason="needs torch")
+
     def demo():  # that command itself is run by test_demo.py
         shutil.copytree(loop, "demo")
         Path("demo.json").touch()
