@@ -62,7 +62,7 @@ def test_its_numbers_are_those_of_the_results():
     ours = re.search(r"equal accuracy[^|]*\| ([^(|]*)\(at random: ([^)]*)\)", text)
     assert re.findall(r"\d+ %", ours[1]) == [saved["dripgate"][name] for name in order]
     assert re.findall(r"\d+", ours[2]) == [saved["random"][name][:-2] for name in order]
-    for rule, shown in (("**dripgate**", "0.6 %"), ("margin", "samples: 39 %"),
+    for rule, shown in (("**dripgate**", "0.6 %"), ("margin", "instead: 39 %"),
                         ("random", "random: 28 %")):  # fmt: skip
         found = re.findall(rf"^\| broken30 \| auto \| {re.escape(rule)} \|.*\| ([\d.]+) \| \d+ \|$",
                            bench, re.MULTILINE)  # fmt: skip

@@ -6,6 +6,7 @@ The classifiers tell colours, tones or tilts apart, so that they beat a guess wi
 import io
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,27 @@ def hugging_face(folder: Path, classes: tuple[str, ...], side: int) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(
         {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
          "size": {"height": side, "width": side}}))  # fmt: skip
+
+
+#: Run by $DRIPGATE_TFLITE: what ``colours`` is, from -1 to 1, as Keras and TFLite write it.
+_KERAS = """
+import sys, numpy as np, tensorflow as tf
+side, out = int(sys.argv[1]), sys.argv[2]
+x = tf.keras.Input((side, side, 3))
+c = tf.keras.layers.Conv2D(3, 8, 8, activation="relu")(x)
+z = tf.keras.layers.Dense(3, activation="softmax")(tf.keras.layers.GlobalAveragePooling2D()(c))
+model = tf.keras.Model(x, z)
+kernel = np.zeros((8, 8, 3, 3), "f")
+kernel[:, :, range(3), range(3)] = 1 / 64
+model.set_weights([kernel, np.ones(3, "f"), np.eye(3, dtype="f") * 12, np.zeros(3, "f")])
+open(out, "wb").write(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+"""
+
+
+def tflite(path: str, side: int) -> None:
+    """A real .tflite file, where $DRIPGATE_TFLITE names an interpreter with TensorFlow."""
+    if python := os.environ.get("DRIPGATE_TFLITE"):
+        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        subprocess.run(
+            [python, "-c", _KERAS, str(side), path], check=True, capture_output=True, env=clean
+        )

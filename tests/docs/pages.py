@@ -1,5 +1,6 @@
 """Pages of the documentation as their readers meet them: their blocks, and their commands run."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -75,6 +76,10 @@ class Shell:
             self.instead[line]()
         elif "|" in words:
             self._piped(words[words.index("|") + 1 :], line)
+        elif words[0] == "tflite/bin/python" and self._converts(words):
+            python = os.environ["DRIPGATE_TFLITE"]
+            clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+            subprocess.run([python, *words[1:]], check=True, capture_output=True, env=clean)
         elif words[0] != "dripgate":
             self.listed.add(self._reason(line))
         elif words[1] in PARSED:
@@ -93,6 +98,10 @@ class Shell:
             else:
                 assert code == 0, f"{line}\n{out}\n{err}"
         return words
+
+    def _converts(self, words: list[str]) -> bool:
+        """Whether the converter is on this machine, and the test has made a file for it."""
+        return "DRIPGATE_TFLITE" in os.environ and Path(words[words.index("--tflite") + 1]).exists()
 
     def _reason(self, line: str) -> str:
         for start in LISTED:

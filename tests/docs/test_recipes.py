@@ -121,6 +121,7 @@ def test_timm_and_hugging_face(recipe):
 def test_tflite(recipe):
     def arrange():
         onnx.save(made.colours(96, tflite=True), "model.onnx")
+        made.tflite("model_unquant.tflite", 96)  # then the page's command writes model.onnx
         Path("labels.txt").write_text(
             "".join(f"{i} {name}\n" for i, name in enumerate(made.CLASSES))
         )
