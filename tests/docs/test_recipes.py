@@ -299,7 +299,7 @@ def test_start_with_a_torch_model(recipe, monkeypatch, tmp_path):
 def test_start_with_no_model(recipe, commands, loop):
     pytest.importorskip("torch", reason="needs torch")
 
-    def demo():  # that command itself is run by test_demo.py
+    def demo():  # tests of the demo run that command
         shutil.copytree(loop, "demo")
         Path("demo.json").touch()
 
