@@ -16,7 +16,7 @@ READY := .venv/.dev
 .PHONY: help env env-all demo demo-size demo-classifier test test-pythons test-lowest dist test-slow lint
 .PHONY: format bench bench-quick bench-adapt demo-rows bench-policy bench-price
 .PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
-.PHONY: embed-tools embed-test bench-embed sift-cluster bench-sift clean
+.PHONY: embed-tools embed-test bench-embed sift-cluster bench-sift readme-picture docs clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -126,6 +126,22 @@ bench-price: $(PEERS)/.ready ## what a decision costs, peers beside it: docs/res
 review-pictures: $(READY) ## docs/review.png and two more (needs Debian's chromium)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/review_pictures.py
 
+readme-picture: $(READY) ## docs/decided.png: kept, dropped and set aside, with their heatmaps
+	OMP_NUM_THREADS=1 $(BIN)/python tools/readme_picture.py
+
+# The site's tools live in an environment of their own; nothing is fetched when it builds or is read.
+DOCS := .venv-docs
+$(DOCS)/.ready: pyproject.toml constraints.txt constraints-docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	  -c constraints.txt -c constraints-docs.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS)/.ready ## the documentation as a site, every link checked: build/site/index.html
+	$(DOCS)/bin/zensical build --clean --strict
+	@! grep -rnE --include='*.html' '<(script|link|img|iframe)[^>]* (src|href)="https?://' build/site || \
+	  { echo "the site would fetch these when it is read; serve them from docs/assets"; exit 1; }
+
 bench-review: $(READY) ## from a key press to a durable label, at 10,000 and a million samples: docs/results/review.json
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_review.py
 
@@ -208,4 +224,4 @@ bench-embed: $(READY) embed-tools ## what a decision takes on a Cortex-M: docs/r
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_embed.py
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf .venv $(PEERS) $(LITERT) $(INTEROP) $(SIGNING) $(CLUSTER) $(ZOO) demo dist build
+	rm -rf .venv $(DOCS) $(PEERS) $(LITERT) $(INTEROP) $(SIGNING) $(CLUSTER) $(ZOO) demo dist build

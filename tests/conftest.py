@@ -163,3 +163,11 @@ def library() -> Callable[..., ctypes.CDLL]:
         return ctypes.CDLL(str(out))
 
     return made
+
+
+@pytest.fixture
+def commands(dripgate, monkeypatch):
+    """Runs the commands of a page of the documentation (tests/docs/pages.py)."""
+    from pages import Shell
+
+    return Shell(dripgate)

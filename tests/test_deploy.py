@@ -40,7 +40,7 @@ def test_the_unit_is_hardened(unit):
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_the_unit_s_command_and_options_exist(unit):
-    page = (UNITS[0].parents[1] / "docs" / "raspberry-pi.md").read_text()
+    page = (UNITS[0].parents[1] / "docs" / "recipes" / "raspberry-pi.md").read_text()
     command = re.search(r"^ExecStart=\S+ (.*)$", unit.read_text(), re.MULTILINE)[1]
     options = re.search(r"^OPTIONS=(.*)$", page, re.MULTILINE)[1] if "run" in command else ""
     used = set(re.findall(r"--[a-z-]+", command + options))

@@ -4,6 +4,7 @@ import hashlib
 import math
 import random
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -202,3 +203,9 @@ def test_times_are_read(text, seconds):
 def test_nonsense_is_no_time(text):
     with pytest.raises(StoreError, match="30d or 12h"):
         parse_duration(text)
+
+
+def test_paths_may_be_relative(filled, folder, monkeypatch):
+    path, expected = filled
+    monkeypatch.chdir(folder)
+    assert salvage(path.relative_to(folder), Path("out.db")).whole == len(expected)

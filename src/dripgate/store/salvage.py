@@ -72,7 +72,7 @@ def salvage(path: Path, out: Path, *, told: Callable[[int], None] = lambda _: No
         raise StoreError(f"{path} is not a regular file, so it is no store; give another path")
     with (
         sqlite_errors(path),
-        tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch,
+        tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.absolute().parent) as scratch,
     ):
         copy = Path(scratch) / "copy.db"
         shutil.copyfile(path, copy)
