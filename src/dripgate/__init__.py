@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dripgate.adapt.learning import adapt as adapt
+    from dripgate.adapting.learning import adapt as adapt
     from dripgate.gate import Gate as Gate
     from dripgate.models import fit as fit
     from dripgate.policy import Policy as Policy
@@ -35,7 +35,7 @@ _HOMES = {
     "account": "dripgate.stream.account",
     "run": "dripgate.stream.loop",
     "watch": "dripgate.stream.sources",
-    "adapt": "dripgate.adapt.learning",
+    "adapt": "dripgate.adapting.learning",
     "fit": "dripgate.models",
     "retrain": "dripgate.training.retrain",
     "Decision": "dripgate.types",

@@ -15,7 +15,7 @@ KILLS = int(os.environ.get("DRIPGATE_ADAPT_KILLS", "12"))
 
 ADAPT = """
 import sys
-from dripgate.adapt.learning import adapt
+from dripgate.adapting.learning import adapt
 from dripgate.gate import Gate
 gate, store, out = sys.argv[1:]
 new = adapt(Gate.load(gate), store).gate
@@ -71,7 +71,7 @@ def test_a_killed_adapt_leaves_the_old_gate_or_the_new_one(dark, gate, filled, t
 
 
 def test_a_killed_switch_leaves_one_gate_in_force(dark, gate, filled, tmp_path):
-    from dripgate.adapt.learning import adapt
+    from dripgate.adapting.learning import adapt
 
     path, *_ = filled(change=dark)
     old, new = tmp_path / "old.onnx", tmp_path / "new.onnx"

@@ -5,7 +5,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from dripgate.adapt.memory import draw, parse, remember, weights
+from dripgate.adapting.memory import draw, parse, remember, weights
 from dripgate.errors import GateError, UserError
 from dripgate.gate import Gate
 from dripgate.gate_tensors import Linear, changed, read_linear, read_memory

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dripgate.adapt.step import PULL, RATE, UNLABELLED, Head, Ring, learn
+from dripgate.adapting.step import PULL, RATE, UNLABELLED, Head, Ring, learn
 
 
 def _head(classes: int = 4, width: int = 6, kind: str = "softmax") -> Head:

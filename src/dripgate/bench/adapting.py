@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from dripgate.adapt.check import PULLS, examples_of, judge
-from dripgate.adapt.solve import PULL_ALONE, Examples, Problem, logits, solve
+from dripgate.adapting.check import PULLS, examples_of, judge
+from dripgate.adapting.solve import PULL_ALONE, Examples, Problem, logits, solve
 from dripgate.bench.conditions import OTHER_BEGINNING, Condition, Scene, arrange
 from dripgate.bench.observe import Seen
 from dripgate.bench.plan import QUICK, Plan
@@ -311,8 +311,8 @@ print(json.dumps(int(status.split("VmHWM:")[1].split()[0]) / 1024))
 _HEAD = """
 import json, sys
 import numpy as np
-from dripgate.adapt.check import PULLS, judge
-from dripgate.adapt.solve import Examples, Problem, solve
+from dripgate.adapting.check import PULLS, judge
+from dripgate.adapting.solve import Examples, Problem, solve
 from dripgate.gate_tensors import Linear
 given = np.load(sys.argv[1])
 n, start = len(given["y"]), Linear(given["weight"], given["bias"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.adapt.learning import LEAST_NEW, Adapted, Outcome, adapt
+from dripgate.adapting.learning import LEAST_NEW, Adapted, Outcome, adapt
 from dripgate.cli.common import json_option, log, parent_of, percent, show
 from dripgate.errors import UserError
 from dripgate.export import read_labels

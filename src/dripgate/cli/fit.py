@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from dripgate.adapt.memory import DEFAULT
-from dripgate.adapt.memory import parse as parse_memory
+from dripgate.adapting.memory import DEFAULT
+from dripgate.adapting.memory import parse as parse_memory
 from dripgate.cli import describe
 from dripgate.cli.common import a_file, json_option, log, parent_of, progress, seed_option, show
 from dripgate.cli.models import Described, model_options

@@ -1,4 +1,4 @@
-"""What a device whose head learns must do, in NumPy, event by event: dripgate.adapt.step with the
+"""What a device whose head learns must do, in NumPy, event by event: dripgate.adapting.step with the
 ring of features that the C has.
 """
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dripgate.adapt.step import UNLABELLED, Ring, learn
-from dripgate.adapt.step import Head as Learner
+from dripgate.adapting.step import UNLABELLED, Ring, learn
+from dripgate.adapting.step import Head as Learner
 from dripgate.embed.head import Head, read_head
 from dripgate.embed.rehearse import PAGE, RING, Event, Kind, rehearse
 from dripgate.gate import Gate

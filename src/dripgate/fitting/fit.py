@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 
 from dripgate import __version__
-from dripgate.adapt.memory import DEFAULT as DEFAULT_MEMORY
-from dripgate.adapt.memory import Form, remember
+from dripgate.adapting.memory import DEFAULT as DEFAULT_MEMORY
+from dripgate.adapting.memory import Form, remember
 from dripgate.data import Dataset, Source, Split, infer_input, open_source
 from dripgate.errors import DataError
 from dripgate.fitting.brought import Brought, Said, bring

@@ -12,10 +12,10 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from dripgate.adapt.check import Compared, compare
-from dripgate.adapt.gather import Labelled, gather
-from dripgate.adapt.learning import LEAST, adapt
-from dripgate.adapt.solve import logits
+from dripgate.adapting.check import Compared, compare
+from dripgate.adapting.gather import Labelled, gather
+from dripgate.adapting.learning import LEAST, adapt
+from dripgate.adapting.solve import logits
 from dripgate.errors import DripgateError
 from dripgate.gate import Gate
 from dripgate.gate_tensors import read_linear

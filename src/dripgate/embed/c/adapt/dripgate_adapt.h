@@ -16,7 +16,7 @@
  *     dripgate_label(id, 3);
  *     dripgate_learn();
  *
- * The same arithmetic as dripgate.adapt.step in Python, from features rounded to 16-bit floats.
+ * The same arithmetic as dripgate.adapting.step in Python, from features rounded to 16-bit floats.
  */
 #ifndef DRIPGATE_ADAPT_H
 #define DRIPGATE_ADAPT_H

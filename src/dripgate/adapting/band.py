@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from dripgate.adapt.gather import Used, rows_of, run_again
+from dripgate.adapting.gather import Used, rows_of, run_again
 from dripgate.gate import Gate
 from dripgate.gate_info import Calibration, GateInfo, Histogram
 from dripgate.store import Browsing, Row

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from dripgate.adapt.step import MOST
+from dripgate.adapting.step import MOST
 from dripgate.data.layout import label_of
 from dripgate.errors import StoreError, UnreadableError
 from dripgate.gate import Gate, Outputs

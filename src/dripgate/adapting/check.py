@@ -10,8 +10,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from dripgate.adapt.memory import draw, weights
-from dripgate.adapt.solve import Examples, Problem, logits, solve
+from dripgate.adapting.memory import draw, weights
+from dripgate.adapting.solve import Examples, Problem, logits, solve
 from dripgate.gate_info import Memory
 from dripgate.gate_tensors import Linear, Remembered
 from dripgate.heatmap import probabilities

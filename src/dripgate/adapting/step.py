@@ -1,7 +1,7 @@
 """One step of learning for the head, as a microcontroller does it: the reference of the C code.
 
 float32 throughout, one sample at a time, no gradient buffer. The formulas are in docs/method.md,
-"Learning on the device"; ``dripgate.adapt.solve`` is what machines with room use instead.
+"Learning on the device"; ``dripgate.adapting.solve`` is what machines with room use instead.
 """
 
 from collections.abc import Sequence

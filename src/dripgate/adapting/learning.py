@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from dripgate.adapt import band
-from dripgate.adapt.check import (
+from dripgate.adapting import band
+from dripgate.adapting.check import (
     ALLOWED,
     PULLS,
     ClassChange,
@@ -22,8 +22,8 @@ from dripgate.adapt.check import (
     judge,
     of_memory,
 )
-from dripgate.adapt.gather import Labelled, Used, gather, rows_of
-from dripgate.adapt.solve import PULL_ALONE, Examples, Problem, solve
+from dripgate.adapting.gather import Labelled, Used, gather, rows_of
+from dripgate.adapting.solve import PULL_ALONE, Examples, Problem, solve
 from dripgate.errors import GateError, UserError
 from dripgate.gate import Gate
 from dripgate.gate_info import GateInfo
