@@ -69,6 +69,7 @@ NEEDS = {
     "scikit-activeml": Need(_module("skactiveml"), EVERYTHING),
     "OpenCV": Need(_module("cv2"), EVERYTHING),
     "emx-onnx-cgen": Need(_module("emx_onnx_cgen"), "make env"),
+    "Daft": Need(_module("daft"), EVERYTHING),
     "playwright": Need(_module("playwright"), EVERYTHING),
     "chromium": Need(
         lambda: bool(program("chromium") or program("chromium-browser")), f"{_DEBIAN} chromium"
@@ -83,12 +84,16 @@ NEEDS = {
     "mounts": Need(_may_mount, "run the tests as root on a machine that lets it mount"),
     "no root": Need(lambda: os.geteuid() != 0, "run the tests as a user that is not root"),
     "Label Studio": Need(lambda: "DRIPGATE_INTEROP" in os.environ, "make interop (1.4 GB)"),
+    "a Ray cluster": Need(lambda: "DRIPGATE_CLUSTER" in os.environ, "make sift-cluster (0.9 GB)"),
+    "model-signing": Need(lambda: "DRIPGATE_MODEL_SIGNING" in os.environ, "make interop"),
     "public models": Need(
         lambda: models_folder().is_dir(), "set DRIPGATE_MODELS to a folder of classifiers"
     ),
 }
 #: What .ci/run cannot bring: no user is root and not root, and some machines forbid mounts.
-ELSEWHERE = frozenset({"mounts", "no root", "Label Studio", "public models"})
+ELSEWHERE = frozenset(
+    {"mounts", "no root", "Label Studio", "a Ray cluster", "model-signing", "public models"}
+)
 
 
 def need(*names: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 
 from dripgate.errors import GateError
-from dripgate.gate_info import INPUT_NAME, OUTPUT_NAMES, GateInfo
+from dripgate.gate_info import INPUT_NAME, GateInfo
 from dripgate.types import Array
 
 #: Most memory that the runs of all gates of a process take together, weights included, in bytes;
@@ -93,18 +93,18 @@ class Runner:
         end.daemon = True
         end.start()
         try:
-            outputs = self._run(OUTPUT_NAMES, _noise(shape, info.input.dtype), options)
+            outputs = self._run(info.output_names, _noise(shape, info.input.dtype), options)
         finally:
             end.cancel()
         forms = {
             "logits": (np.float32, (len(info.classes),)), "score": (np.float32, ()),
             "verdict": (np.int8, ()), "quality": (np.float32, ()),
         }  # fmt: skip
-        for name, output in zip(OUTPUT_NAMES, outputs, strict=True):
+        for name, output in zip(info.output_names, outputs, strict=True):
             dtype, tail = forms.get(name, (np.float32, output.shape[1:]))
             self._expect(name, output, np.dtype(dtype), (shape[0], *tail))
         #: What each output's shape is behind the number of samples.
-        self._tails = {n: o.shape[1:] for n, o in zip(OUTPUT_NAMES, outputs, strict=True)}
+        self._tails = {n: o.shape[1:] for n, o in zip(info.output_names, outputs, strict=True)}
         if not np.isfinite(outputs[0]).all():
             raise self._strange("gives logits that are no numbers: its weights are damaged")
 

@@ -14,6 +14,12 @@ from dripgate.store import Store
 from dripgate.types import Decision, Reason, Sample, Verdict
 
 
+@pytest.fixture(scope="session")
+def loop(trained: Path) -> Path:
+    """A classifier that was trained here, so that there is something to forget."""
+    return trained
+
+
 @pytest.fixture
 def dark() -> Callable[[bytes], bytes]:
     """A changed camera."""

@@ -4,8 +4,12 @@ from collections import Counter
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 import pytest
+
+from needs import need
+
+need("Daft")
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -168,10 +172,10 @@ def test_twins_finds_what_comparing_all_finds():
 
 def test_so_many_distinct_scenes_are_lost_and_no_more():
     """Points without twins, among as many others as are chosen: the share that was asked for."""
-    from dripgate.policy.duplicates import apart
+    from dripgate.policy.duplicates import distances
 
     rng = np.random.default_rng(4)
-    measured = apart(rng.standard_normal((2000, 8)).astype(np.float32))
+    measured = distances(rng.standard_normal((2000, 8)).astype(np.float32))
     points = rng.standard_normal((8000, 8)).astype(np.float32)
     known, lost = Twins(radius(measured, 0.05, len(points))), 0
     for sketch in sketched(points):

@@ -13,12 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from needs import need
+
+need("a Ray cluster")
 from pyarrow import parquet
 
-ENVIRONMENT = os.environ.get("DRIPGATE_CLUSTER")
-pytestmark = pytest.mark.skipif(
-    ENVIRONMENT is None, reason="needs Ray and moto, 900 MB: make sift-cluster"
-)
+ENVIRONMENT = os.environ["DRIPGATE_CLUSTER"]
 SOURCES = Path(__file__).parents[2] / "src"
 DRIVER = "import sys; from dripgate.cli import main; sys.argv[0] = 'dripgate'; main()"
 #: Loopback by a number that Ray does not replace by the machine's own address.

@@ -11,8 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
+
+from needs import need
+
+need("Daft")
+import pyarrow as pa
 from pyarrow import parquet
 
 from dripgate.archive.listing import Columns

@@ -15,6 +15,7 @@ import pytest
 import dripgate
 from dripgate.store import Store
 from dripgate.types import Decision
+from needs import need
 
 
 @pytest.fixture
@@ -72,8 +73,22 @@ def test_the_policy(desk):
     assert [verdict.propensity for verdict in scope["verdicts"]]
 
 
+def test_a_release_and_a_fleet(desk, loop, commands):
+    need("openssl")
+    other = dripgate.fit(loop / "classifier.onnx", loop / "labelled.zip", keep=0.3)
+    other.save("gate.onnx")
+    make_keys, *_ = pages.blocks(pages.DOCS / "release.md", "bash")[0].splitlines()
+    subprocess.run(make_keys, shell=True, check=True, capture_output=True)
+    back = 'dripgate rollback --store kept.db --why "it looks odd"'
+    commands.instead[back] = lambda: None  # tests/release runs it; here nothing was taken up
+    desk("release.md")
+    assert Path("gate-17.release").exists()
+    shutil.copy("kept.db", "central.db")
+    desk("fleet.md")
+
+
 def test_embed(desk):
-    pytest.importorskip("emx_onnx_cgen", reason="needs the extra embed")
+    need("emx-onnx-cgen")
     desk("embed.md")
     assert Path("firmware-dripgate/src/dripgate.h").exists()
 

@@ -20,6 +20,7 @@ import soundfile
 
 from dripgate.store import Store
 from dripgate.types import Reason
+from needs import need
 
 BIRDS = {"Parus major_Great Tit": 4000.0, "Strix aluco_Tawny Owl": 800.0,
          "Turdus merula_Blackbird": 2000.0}  # fmt: skip
@@ -105,7 +106,7 @@ def test_ultralytics(recipe):
 
 
 def test_timm_and_hugging_face(recipe):
-    pytest.importorskip("torch", reason="needs torch")
+    need("torch")
 
     def arrange():
         made.pictures("labelled", made.CLASSES, each=20)
@@ -167,7 +168,8 @@ def test_a_camera_trap(recipe):
 
 
 def test_a_camera(recipe, commands):
-    cv2 = pytest.importorskip("cv2", reason="needs the camera extra")
+    need("OpenCV")
+    import cv2
 
     def arrange():
         gate("jpg")
@@ -269,7 +271,8 @@ def test_start_with_an_onnx_file(recipe):
 
 
 def test_start_with_a_torch_model(recipe, monkeypatch, tmp_path):
-    torch = pytest.importorskip("torch", reason="needs torch")
+    need("torch")
+    import torch
     from safetensors.torch import save_file
     from torch import nn
 
@@ -296,11 +299,11 @@ def test_start_with_a_torch_model(recipe, monkeypatch, tmp_path):
     sys.modules.pop("ournet", None)
 
 
-def test_start_with_no_model(recipe, commands, loop):
-    pytest.importorskip("torch", reason="needs torch")
+def test_start_with_no_model(recipe, commands, trained):
+    need("torch")
 
     def demo():  # tests of the demo run that command
-        shutil.copytree(loop, "demo")
+        shutil.copytree(trained, "demo")
         Path("demo.json").touch()
 
     commands.instead["dripgate demo --data digits --out demo --json demo.json"] = demo

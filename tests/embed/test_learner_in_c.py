@@ -1,4 +1,4 @@
-"""The learner in C, compiled alone for this machine: the same numbers as dripgate.adapting.step, and
+"""The learner in C, compiled alone for this machine: the same numbers as adapting.step, and
 storage that fails.
 """
 

@@ -11,7 +11,7 @@ from dripgate.release import signing
 from dripgate.release.container import unpack
 
 TOOLS = os.environ.get("DRIPGATE_MODEL_SIGNING", "")
-pytestmark = pytest.mark.skipif(not TOOLS, reason="make interop gives the environment of its own")
+pytestmark = pytest.mark.needs("model-signing")
 
 
 def model_signing(*arguments):

@@ -1,4 +1,4 @@
-"""What a device whose head learns must do, in NumPy, event by event: dripgate.adapting.step with the
+"""What a device whose head learns must do, in NumPy, event by event: adapting.step with the
 ring of features that the C has.
 """
 

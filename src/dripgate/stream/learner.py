@@ -62,7 +62,8 @@ class Learner(Observer):
         if self._force.offered or self._store.meta.get(_TRIAL):
             return
         try:
-            given = self._labels()
+            # Of samples that are here: a file of labels may be older than what it names.
+            given = {id: label for id, label in self._labels().items() if id in self._store}
             text = msgspec.json.encode(sorted(given.items()))
             now = _Learned(self._store.version()[2], crc32(text))
             if now == self._seen:
