@@ -82,7 +82,7 @@ def test_a_share_is_held_whatever_the_scores(keep, seed):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=1500) + np.linspace(0, rng.normal() * 3, 1500)
     kept = held(values, rng.normal(size=100), keep, rng)
-    assert kept.mean() == pytest.approx(keep, abs=0.04)
+    assert kept.mean() == pytest.approx(keep, abs=0.05)
     assert values[kept].mean() > values[~kept].mean()
 
 
