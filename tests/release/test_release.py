@@ -252,7 +252,7 @@ def test_the_commands(dripgate, loop, gate, better, keys, tmp_path):
     code, _, err = dripgate(*run_it, "--again", "--metrics", metrics)
     assert code == 0, err
     assert state(store)[0] == better.id
-    assert "dripgate_release_version 17\n" in metrics.read_text()
+    assert "dripgate_release_version 17.0\n" in metrics.read_text()
     assert "dripgate_switched_total 1\n" in metrics.read_text()
 
 
