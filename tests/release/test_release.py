@@ -253,7 +253,7 @@ def test_the_commands(dripgate, loop, gate, better, keys, tmp_path):
     assert code == 0, err
     assert state(store)[0] == better.id
     assert "dripgate_release_version 17.0\n" in metrics.read_text()
-    assert "dripgate_switched_total 1\n" in metrics.read_text()
+    assert "dripgate_switched_total 1.0\n" in metrics.read_text()
 
 
 _RUN = """
