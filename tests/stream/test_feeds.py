@@ -447,7 +447,7 @@ def test_a_source_that_cannot_be_is_refused_before_anything_is_made():
     check_source("mqtt://host/farm/+/camera")
 
 
-def test_a_feed_of_plain_samples_has_nothing_to_note(gate, tmp_path):
+def test_a_feed_of_plain_samples_notes_the_gate_alone(gate, tmp_path):
     with Store(tmp_path / "k.db") as store:
         run(gate, Feed([Sample(b"x", "a")]), store)
-        assert set(store.meta) == {"gate", "gate_id", "run"}
+        assert set(store.meta) == {"gate", "gate_id", "run", "force", "figures"}
