@@ -50,7 +50,7 @@ def commands(loop, tmp_path):
         (["export", kept, "--out", tmp_path / "out"], "exporting"),
         (["inspect", kept, "--check"], "checking"),
         (["label", kept, labels], "labelling"),
-        (["fit", loop / "labelled.zip", "--model", loop / "model.safetensors",
+        (["fit", loop / "labelled.zip", "--model", loop / "classifier.onnx",
           "--out", tmp_path / "g.onnx"], "scoring"),
         (["train", loop / "labelled.zip", "--steps", "3", "--out", tmp_path / "m.safetensors"],
          "training"),
@@ -73,7 +73,7 @@ def test_quiet_leaves_no_progress_and_a_log_none_ever(commands, dripgate, loop, 
     again = tmp_path / "again.db"
     code, _, err = dripgate(*command[:-1], again)
     assert (code, err) == (0, "")
-    fit = ["fit", loop / "labelled.zip", "--model", loop / "model.safetensors", "--out",
+    fit = ["fit", loop / "labelled.zip", "--model", loop / "classifier.onnx", "--out",
            tmp_path / "g.onnx"]  # fmt: skip
     _, _, steps = dripgate(*fit)
     _, _, quiet = dripgate(*fit, "-q")

@@ -277,13 +277,13 @@ def hearing(gate):
 class Hearing:
     """A gate for sound, as far as a loop uses one."""
 
-    id = "hearing"
+    id, data = "hearing", b"hearing"
 
     def __init__(self, gate):
         self.info = gate.info
         self._gate = gate
 
-    def observe_batch(self, samples):
+    def observe_features(self, samples):
         from dripgate.errors import UnreadableError
         from dripgate.gate import unreadable
         from dripgate.media import decode
@@ -302,7 +302,8 @@ class Hearing:
                 decision=Decision.KEEP if loud else Decision.DROP, reason=Reason.BAND, score=1.0,
                 quality=1.0, predicted=0, propensity=float(loud),
             ))  # fmt: skip
-        return verdicts, np.full((len(samples), 2), np.nan, np.float32)
+        nothing = np.full((len(samples), 2), np.nan, np.float32)
+        return verdicts, nothing, nothing
 
 
 SECOND = AudioInput(rate=8000, length=8000)
