@@ -79,6 +79,7 @@ NEEDS = {
     "a C compiler": Need(lambda: bool(program("cc") or program("gcc")), f"{_DEBIAN} gcc libc6-dev"),
     "the Arm compiler": Need(_programs("arm-none-eabi-gcc"), "make embed-tools"),
     "QEMU for Arm": Need(_programs("qemu-system-arm"), "make embed-tools"),
+    "bash": Need(_programs("bash"), f"{_DEBIAN} bash"),
     "strace": Need(_programs("strace"), f"{_DEBIAN} strace"),
     "systemd": Need(_programs("systemd-analyze"), f"{_DEBIAN} systemd"),
     "mounts": Need(_may_mount, "run the tests as root on a machine that lets it mount"),

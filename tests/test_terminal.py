@@ -90,7 +90,7 @@ def test_quiet_does_not_hide_what_is_wrong(dripgate, loop, tmp_path):
     assert code == 0 and "not used here: --rate" in err
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
+@pytest.mark.needs("bash")
 def test_bash_completes_commands_options_and_files(dripgate, tmp_path):
     code, script, _ = dripgate("completion", "bash")
     assert code == 0

@@ -1,5 +1,9 @@
 """The protocol ``adapt``: rows that are made once, and their page."""
 
+from needs import need
+
+need("torch", "scikit-activeml")
+
 from dripgate.bench import adapting
 from dripgate.bench.adapt_tables import write
 

@@ -25,7 +25,7 @@ from dripgate.gate_tensors import Linear, changed
 from dripgate.graph.build import with_info
 from dripgate.models import fit
 
-emulated = pytest.mark.skipif(bool(available()), reason="needs QEMU: make embed-test")
+emulated = pytest.mark.needs("the Arm compiler", "QEMU for Arm")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,9 @@
 """A gate whose head was replaced is the gate of the classifier that has that head."""
 
+from needs import need
+
+need("torch")
+
 import numpy as np
 import onnx
 import pytest

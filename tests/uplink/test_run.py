@@ -72,7 +72,7 @@ def test_a_run_sends_what_it_keeps_and_ends_cleanly(lab, loop, stream, gate):
     said = json.loads((lab / "run.json").read_text())
     assert said["uplink"]["confirmed"] == len(kept) == counters(lab / "k.db")["sent"]
     assert 0 < said["uplink"]["bytes"] < said["summary"]["bytes_seen"]
-    assert f"dripgate_sent_total {len(kept)}\n" in (lab / "m.prom").read_text()
+    assert f"dripgate_sent_total {len(kept)}.0\n" in (lab / "m.prom").read_text()
     with Store(lab / "central.db", read_only=True) as store:  # which gate the device runs
         assert json.loads(store.devices()["north-1"][1])["gate"] == gate.id
         assert {stored.gate for stored in store} == {gate.id}
