@@ -199,10 +199,9 @@ def test_a_microphone(recipe, commands):
         sound = made.tone(3000, 8, 16000, np.random.default_rng(1))
         soundfile.write(file, sound, 16000, format="WAV")
         commands.piped = file.getvalue()
-        commands.stand_ins["mic:"] = "pcm:-"  # no sound card here: a WAV on standard input
 
     recipe("recipes/microphone.md", arrange)
-    assert kept()[1] == 30  # eight seconds, twice, in windows of one that overlap by half
+    assert kept()[1] == 15  # eight seconds in windows of one that overlap by half
 
 
 def test_a_quota(recipe, loop, capsys):
