@@ -9,6 +9,7 @@ import msgspec
 from dripgate.cli import describe
 from dripgate.cli.common import note, progress
 from dripgate.data import READINGS, Dataset, Reading, Source, infer, load, open_source, shadowed
+from dripgate.data.named import REMOTES
 from dripgate.errors import UserError
 from dripgate.types import ImageInput, InputSpec
 
@@ -28,6 +29,8 @@ def levels_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def open_data(data: str, reading: Reading = "auto") -> Source:
     """The source of a path or a name, downloaded with a bar where need be. Raises DataError."""
+    if data not in REMOTES:
+        return open_source(data, reading=reading)
     with progress(None, f"downloading {data}", "B") as done:
         return open_source(data, progress=done, reading=reading)
 

@@ -81,7 +81,7 @@ const dripgate_storage storage = dripgate_ram(ring); /* or two functions of your
 dripgate_adapt(&learner, &storage);
 
 dripgate_decide(sample, &verdict);
-if (verdict.decision == DRIPGATE_KEEP) dripgate_remember(id, verdict.propensity);
+if (verdict.decision != DRIPGATE_DROP) dripgate_remember(id, verdict.propensity);
 
 dripgate_label(id, label); /* seconds or days later */
 dripgate_learn();

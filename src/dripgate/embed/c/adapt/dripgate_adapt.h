@@ -11,7 +11,7 @@
  *     dripgate_adapt(&learner, &storage);
  *     ...
  *     dripgate_decide(sample, &verdict);
- *     if (verdict.decision == DRIPGATE_KEEP) dripgate_remember(id, verdict.propensity);
+ *     if (verdict.decision != DRIPGATE_DROP) dripgate_remember(id, verdict.propensity);
  *     ...
  *     dripgate_label(id, 3);
  *     dripgate_learn();
