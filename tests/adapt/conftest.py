@@ -2,6 +2,7 @@
 
 import io
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,25 @@ from dripgate.store import Store
 from dripgate.types import Decision, Reason, Sample, Verdict
 
 
+# A classifier that was trained here, so that there is something to forget. All three have the names
+# of the suite's own: one that used the others' would be kept for the tests of other folders, too.
 @pytest.fixture(scope="session")
 def loop(trained: Path) -> Path:
-    """A classifier that was trained here, so that there is something to forget."""
+    """The folder of the demo with training."""
     return trained
+
+
+@pytest.fixture(scope="session")
+def gate(trained: Path) -> Gate:
+    """Its gate."""
+    return Gate.load(trained / "gate.onnx")
+
+
+@pytest.fixture(scope="session")
+def stream(trained: Path) -> list[tuple[str, bytes]]:
+    """(name, payload) of every sample of its stream, in order."""
+    with zipfile.ZipFile(trained / "stream.zip") as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
 
 
 @pytest.fixture
