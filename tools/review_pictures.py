@@ -27,7 +27,7 @@ def main() -> None:
         folder = Path(os.environ.get("REVIEW_DEMO", name))
         if not (folder / "kept.db").exists():
             first_look(folder, log=print)
-        store = shutil.copy(folder / "kept.db", Path(name, "kept.db"))
+        store = shutil.copy(folder / "kept.db", Path(name, "labelled.db"))
         process = subprocess.Popen(  # noqa: S603 - this interpreter
             [sys.executable, "-m", "dripgate", "review", str(store), "--gate",
              str(folder / "gate.onnx"), "--port", "0"],
