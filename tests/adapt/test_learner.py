@@ -5,6 +5,9 @@ import json
 import pytest
 
 from dripgate.gate import Gate
+from dripgate.release.manifest import Limits, Manifest
+from dripgate.release.state import Releases, Trial
+from dripgate.release.trial import Trials
 from dripgate.store import Labels, Store
 from dripgate.stream.force import InForce
 from dripgate.stream.learner import Learner
@@ -105,6 +108,28 @@ def test_the_same_labels_are_not_learned_twice(world):
             observers=[Learner(store, force, 60, clock=clock)],
         )
         assert [event.what for event in store.events()] == ["adapted"]
+
+
+@pytest.mark.parametrize(("ended", "events"), [(True, ["adapted"]), (False, [])])
+def test_the_head_stays_while_another_gate_is_on_trial_and_no_longer(world, ended, events):
+    path, samples, truth, gate = world
+    limits = Limits(psi=1e9, watch=10**6)  # nothing ends it
+    manifest = Manifest(version=1, gate=gate.id, sha256=gate.sha256, limits=limits)
+    trial = Trial(manifest=manifest, phase="watch", before="0" * 12, since=0.0)
+    clock = Clock()
+
+    def between(n):
+        if n == 256:
+            _label(path, truth)
+            clock.now += 100
+
+    with Store(path) as store:
+        store.put_many([], meta=Releases(trial=None if ended else trial, last="x").note())
+        force = InForce(store, gate)
+        trials = Trials(store, force, clock=lambda: 0.0)
+        learner = Learner(store, force, 60, busy=lambda: trials.busy, clock=clock)
+        run(force, Stream(samples, between), store, observers=[trials, learner])
+        assert [event.what for event in store.events()] == events
 
 
 def test_a_head_that_does_worse_gives_its_place_back(world, gate, stream):

@@ -201,7 +201,7 @@ def command(
                 latency=options["latency"],
                 rules=rules,
                 embeddings=options["embeddings"] == "on",
-                observers=[trials, *_learner(kept, force, options)],
+                observers=[trials, *_learner(kept, force, options, lambda: trials.busy)],
                 on_verdicts=told,
                 on_turn=turn,
             )
@@ -223,8 +223,10 @@ def command(
         check_all_sent(store, left, sent, stop)
 
 
-def _learner(kept: Store, force: InForce, options: dict[str, Any]) -> list[Observer]:
-    """What lets the head learn, where that was asked for. Raises UserError."""
+def _learner(
+    kept: Store, force: InForce, options: dict[str, Any], busy: Callable[[], bool]
+) -> list[Observer]:
+    """What lets the head learn, where that was asked for, unless ``busy``. Raises UserError."""
     every, labels = options["adapt"], options["labels"]
     if every is None:
         if labels:
@@ -241,7 +243,7 @@ def _learner(kept: Store, force: InForce, options: dict[str, Any]) -> list[Obser
     if options["embeddings"] == "off":
         note("  note: with --embeddings off, --adapt runs each labelled sample again")
     watched = Watched(labels, gate.info.classes, note) if labels else dict
-    return [Learner(kept, force, seconds, labels=watched, told=note)]
+    return [Learner(kept, force, seconds, labels=watched, busy=busy, told=note)]
 
 
 def _rules(options: dict[str, Any]) -> Rules | None:

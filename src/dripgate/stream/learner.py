@@ -24,8 +24,6 @@ from dripgate.stream.force import InForce, Observer
 
 #: Where the store notes what was learned from, so that the same is not learned twice.
 LEARNED = "learned"
-#: Where a trial of another gate is noted: while one is on, the head stays as it is.
-_TRIAL = "trial"
 
 Labels = Callable[[], Mapping[str, str]]
 
@@ -40,17 +38,19 @@ class _Learned(msgspec.Struct, frozen=True):
 class Learner(Observer):
     """Lets the head learn every so often, where there are new labels.
 
-    every: seconds. labels: gives labels by sample id from beside the store, may be empty. told: is
-    given a line for whatever happens. clock: seconds that only rise.
+    every: seconds. labels: gives labels by sample id from beside the store, may be empty. busy:
+    whether another gate is on trial; while one is, the head stays as it is. told: is given a line
+    for whatever happens. clock: seconds that only rise.
     """
 
     def __init__(
         self, store: Store, force: InForce, every: float, *,
-        labels: Labels = dict, told: Callable[[str], object] = lambda _: None,
+        labels: Labels = dict, busy: Callable[[], bool] = lambda: False,
+        told: Callable[[str], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._store, self._force, self._every = store, force, every
-        self._labels, self._told, self._clock = labels, told, clock
+        self._labels, self._busy, self._told, self._clock = labels, busy, told, clock
         self._next = clock() + every
         self._seen = _noted(store)
 
@@ -59,7 +59,7 @@ class Learner(Observer):
         if self._clock() < self._next:
             return
         self._next = self._clock() + self._every
-        if self._force.offered or self._store.meta.get(_TRIAL):
+        if self._force.offered or self._busy():
             return
         try:
             # Of samples that are here: a file of labels may be older than what it names.
