@@ -201,7 +201,7 @@ class Labels(Labelling):
             with schema.sqlite_errors(self.path):
                 pages = space.max_pages(self._limit)
                 self._patiently(f"PRAGMA max_page_count = {pages}")
-        return super()._change(wanted, expected, who, undoes)
+        return super()._change(wanted, expected, who, undoes, told)
 
     def _patiently(self, statement: str) -> None:
         schema.promptly(self._db, statement)
