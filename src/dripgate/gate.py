@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,10 +58,15 @@ class Gate:
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Gate, threads=self._threads), (self.data, self.name)
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, in hex. Once: who decides asks for ``id`` at every batch."""
+        return hashlib.sha256(self.data).hexdigest()
+
     @property
     def id(self) -> str:
         """12 hex digits that change with the file: which gate decided is noted in the store."""
-        return hashlib.sha256(self.data).hexdigest()[:12]
+        return self.sha256[:12]
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int = 1) -> "Gate":

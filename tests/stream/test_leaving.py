@@ -277,7 +277,7 @@ def hearing(gate):
 class Hearing:
     """A gate for sound, as far as a loop uses one."""
 
-    id, data = "hearing", b"hearing"
+    id, sha256 = "hearing", "hearing"
 
     def __init__(self, gate):
         self.info = gate.info

@@ -14,7 +14,7 @@ from dripgate.release.container import unpack
 from dripgate.release.manifest import Manifest, read_golden, read_manifest
 from dripgate.release.state import Request, ask, noted_releases
 from dripgate.store import Store
-from dripgate.stream.force import folder_of, noted_force
+from dripgate.stream.force import folder_of, noted_force, unfit
 
 #: Times a gate's file that have to be free on the disk, and of memory.
 _ROOM, _MEMORY = 3, 4
@@ -65,11 +65,8 @@ def activate(release: Path, trust: Path, store: Path, *, allow_older: bool = Fal
     gate = Gate(parts.gate, f"{release}: gate.onnx")
     if gate.id != manifest.gate:
         raise ReleaseError(f"{release}: its gate is {gate.id}, its manifest says {manifest.gate}")
-    if gate.info.input != info.input or gate.info.classes[: len(info.classes)] != info.classes:
-        raise ReleaseError(
-            f"{release}: its gate takes another input than {force.id}, which is in force here, or "
-            "has other classes; start 'dripgate run' with it, and another store"
-        )
+    if problem := unfit(gate.info, info):
+        raise ReleaseError(f"{release}: its gate {problem}")
     samples = read_golden(parts.golden, str(release))
     apart = golden.check(gate, samples, manifest.limits.tolerance, str(release))
     seconds, before = golden.seconds(gate, samples), None

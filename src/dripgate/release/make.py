@@ -1,6 +1,5 @@
 """Making a release on the workstation."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ def make(
     secret = signing.private_key(key, password)
     samples = record(gate, golden or made_up(gate.info.input))
     manifest = Manifest(
-        version=version, gate=gate.id, sha256=hashlib.sha256(gate.data).hexdigest(),
+        version=version, gate=gate.id, sha256=gate.sha256,
         replaces=tuple(replaces), limits=limits, notes=notes,
     )  # fmt: skip
     files = {

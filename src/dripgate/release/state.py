@@ -12,10 +12,8 @@ from dripgate.errors import ReleaseError, StoreError
 from dripgate.files import read_whole, sync_folder, write_whole
 from dripgate.policy import Drift
 from dripgate.release.manifest import Manifest
-from dripgate.stream.force import folder_of
+from dripgate.stream.force import RELEASES, folder_of
 
-#: Where the store notes it.
-TRIAL = "trial"
 _REQUEST, _LARGEST = "request.json", 1 << 17
 #: Versions of gates that are remembered.
 _VERSIONS = 32
@@ -65,7 +63,7 @@ class Releases(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def note(self) -> dict[str, str]:
         """As the store notes it."""
-        return {TRIAL: msgspec.json.encode(self).decode()}
+        return {RELEASES: msgspec.json.encode(self).decode()}
 
     def entered(self, manifest: Manifest) -> "Releases":
         """With a release that is put in force."""
@@ -86,7 +84,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def noted_releases(meta: Mapping[str, str]) -> Releases:
     """What a store says. Raises StoreError."""
     try:
-        return msgspec.json.decode(meta.get(TRIAL, "{}"), type=Releases)
+        return msgspec.json.decode(meta.get(RELEASES, "{}"), type=Releases)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(
             f"what is noted about releases is no dripgate's ({error}); begin anew with another "

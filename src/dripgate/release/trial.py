@@ -4,7 +4,6 @@ Each step is one transaction of the store, together with the samples it rests on
 the step done or not begun, and the next run goes on from there.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -181,9 +180,9 @@ class Trials(Observer):
                 f"{trial.phase}; activate it again when that has ended, or roll back first"
             )
         gate = Gate.load(candidate_file(self._store.path, manifest.gate))
-        if hashlib.sha256(gate.data).hexdigest() != manifest.sha256:
+        if gate.sha256 != manifest.sha256:
             raise ReleaseError(f"{gate.name}: is not the gate that was verified; activate again")
-        if problem := unfit(gate, self._force.gate):
+        if problem := unfit(gate.info, self._force.gate.info):
             raise ReleaseError(f"release {manifest.version}: its gate {problem}")
         self._force.pinned.add(gate.id)
         self._force.keep(gate)

@@ -20,11 +20,12 @@ import msgspec
 from dripgate.errors import GateError, StoreError
 from dripgate.files import sync_folder, write_whole
 from dripgate.gate import Gate
+from dripgate.gate_info import GateInfo
 from dripgate.store import Event, Store
 from dripgate.types import Array, Sample, Verdict
 
-#: Where the store notes what is in force.
-FORCE = "force"
+#: Where the store notes what is in force, and what is known of releases (``release.state``).
+FORCE, RELEASES = "force", "trial"
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -136,7 +137,7 @@ class InForce:
         Raises:
             GateError: it does not fit in the place of the present one, or cannot be written.
         """
-        if problem := unfit(gate, self.gate):
+        if problem := unfit(gate.info, self.gate.info):
             raise GateError(f"{gate.name}: {problem}")
         self.keep(gate)
         self.keep(self.gate)  # to go back to
@@ -177,7 +178,7 @@ class InForce:
     def keep(self, gate: Gate) -> None:
         """Make a gate's file durable beside the store. Raises GateError."""
         path = self.folder / f"{gate.id}.onnx"
-        if path.is_file() and hashlib.sha256(path.read_bytes()).digest() == _digest(gate):
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == gate.sha256:
             return
         try:
             self.folder.mkdir(exist_ok=True)
@@ -194,7 +195,7 @@ class InForce:
         if id == self._given.id:
             return self._given
         gate = Gate.load(self.folder / f"{id}.onnx", threads=self._threads)
-        if gate.id != id or (sha256 and _digest(gate).hex() != sha256):
+        if gate.id != id or (sha256 and gate.sha256 != sha256):
             raise GateError(f"{gate.name}: is not the gate that was written there")
         return gate
 
@@ -209,14 +210,15 @@ class InForce:
     # Notes --------------------------------------------------------------------------------------
 
     def _notes(self, gate: Gate) -> dict[str, str]:
-        force = Force(self.origin, gate.id, _digest(gate).hex(), self.previous)
+        force = Force(self.origin, gate.id, gate.sha256, self.previous)
         return {
             FORCE: msgspec.json.encode(force).decode(), "gate": gate.info.to_json(),
             "gate_id": gate.id,
         }  # fmt: skip
 
     def _event(self, what: str, gate: Gate, said: str) -> Event:
-        self._told(said) if what in ("lost", "given") else None
+        if what in ("lost", "given"):
+            self._told(said)
         return Event(what=what, gate=gate.id, said=said)
 
 
@@ -238,14 +240,14 @@ def noted_force(meta: Mapping[str, str]) -> Force | None:
         ) from None
 
 
-def unfit(new: Gate, old: Gate) -> str:
+def unfit(new: GateInfo, old: GateInfo) -> str:
     """Why one gate cannot take the place of another in a running stream; "" where it can."""
-    if new.info.input != old.info.input:
+    if new.input != old.input:
         return (
-            f"takes {_said(new.info.input)}, the gate in force {_said(old.info.input)}; start "
+            f"takes {_said(new.input)}, the gate in force {_said(old.input)}; start "
             "'dripgate run' with it, and another store"
         )
-    if new.info.classes[: len(old.info.classes)] != old.info.classes:
+    if new.classes[: len(old.classes)] != old.classes:
         return (
             "its classes do not begin with those of the gate in force, by whose places samples "
             "are stored; start 'dripgate run' with it, and another store"
@@ -255,7 +257,3 @@ def unfit(new: Gate, old: Gate) -> str:
 
 def _said(spec: Any) -> str:
     return ", ".join(f"{key} {value}" for key, value in msgspec.to_builtins(spec).items())
-
-
-def _digest(gate: Gate) -> bytes:
-    return hashlib.sha256(gate.data).digest()

@@ -12,6 +12,7 @@ import msgspec
 from dripgate.gate_info import noted
 from dripgate.store import Event, Store
 from dripgate.stream.figures import ByGate, noted_figures
+from dripgate.stream.force import RELEASES
 from dripgate.stream.message import RefusedError
 
 #: No MessagePack begins so: https://github.com/msgpack/msgpack/blob/master/spec.md.
@@ -86,7 +87,7 @@ class Reports:
             return b""
         figures = noted_figures(meta)
         try:
-            versions = msgspec.json.decode(meta.get("trial", "{}"), type=_Versions).versions
+            versions = msgspec.json.decode(meta.get(RELEASES, "{}"), type=_Versions).versions
         except msgspec.DecodeError:
             versions = {}
         report = Report(
