@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rows(folder: Path) -> list[Row]:
     """Its rows."""
-    return read(folder / "bench.jsonl")
+    return read(folder / "bench.jsonl", Row)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from dripgate.bench.conditions import Condition
 from dripgate.bench.plan import crossed
-from dripgate.bench.rows import read
+from dripgate.bench.rows import Row, read
 from dripgate.bench.rules import RULES
 from dripgate.bench.run import bench
 from dripgate.cli import cli
@@ -93,7 +93,7 @@ def test_what_is_finished_is_not_made_again(tmp_path, small):
     path.write_bytes(finished + b'{"data": "digits", "condi')
     rows = bench(["digits"], tmp_path, seeds=[0], cells=lambda _: small, workers=1, log=said.append)
     assert path.read_bytes().startswith(finished)
-    assert [row.rule for row in read(path)] == ["full", "random", "random"]
+    assert [row.rule for row in read(path, Row)] == ["full", "random", "random"]
     assert len(rows) == 3
     assert sum("full" in line for line in said) == 0
 
@@ -110,11 +110,11 @@ def test_a_killed_run_goes_on(tmp_path, small):
             break
     process.wait()
     process.stderr.close()
-    kept = read(tmp_path / "bench.jsonl")
+    kept = read(tmp_path / "bench.jsonl", Row)
     assert 1 <= len(kept) < 3
     rows = bench(["digits"], tmp_path, seeds=[0], cells=lambda _: small, workers=1)
     assert len(rows) == 3
-    assert read(tmp_path / "bench.jsonl")[: len(kept)] == kept
+    assert read(tmp_path / "bench.jsonl", Row)[: len(kept)] == kept
 
 
 def run(*arguments: str):
@@ -152,7 +152,7 @@ def test_any_kept_share_is_in_the_report(tmp_path):
 def test_more_steps_are_other_rows_and_are_not_mixed_with_these(tmp_path, folder):
     asked = ("--rules", "full", "--seeds", "1", "--workers", "1", "--steps", "3")
     assert run("digits", "--out", str(tmp_path / "three"), *asked).exit_code == 0
-    (row,) = read(tmp_path / "three" / "bench.jsonl")
+    (row,) = read(tmp_path / "three" / "bench.jsonl", Row)
     assert row.steps == 3
     mixed = tmp_path / "mixed"
     mixed.mkdir()

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dripgate.bench.adapting import FILE, STREAMS, WITHOUT, Row, read
+from dripgate.bench.adapting import FILE, STREAMS, WITHOUT, Row
+from dripgate.bench.rows import read
 from dripgate.bench.tables import Mean
 
 _KEPT = (("random", 0.05), ("margin", 0.05), ("dripgate", 0.05), ("random", 0.2), ("margin", 0.2),
@@ -21,7 +22,7 @@ samples, 2,000 that come, 160 to 250 steps), so that all of it takes half an hou
 
 def write(folder: Path) -> list[Path]:
     """Write adapt.md beside the rows; returns what was written."""
-    rows = read(folder / FILE)
+    rows = read(folder / FILE, Row)
     path = folder / "adapt.md"
     path.write_text("\n".join(lines(rows)) + "\n", encoding="utf-8")
     return [path]

@@ -8,7 +8,6 @@ does nothing else.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -30,8 +29,9 @@ from dripgate.bench.conditions import OTHER_BEGINNING, Condition, Scene, arrange
 from dripgate.bench.observe import Seen
 from dripgate.bench.plan import QUICK, Plan
 from dripgate.bench.protocol import Bench, First, Trial, alone
+from dripgate.bench.rows import append, mend
 from dripgate.bench.rules import RULES
-from dripgate.errors import DataError, DripgateError
+from dripgate.errors import DripgateError
 from dripgate.gate_tensors import Linear, read_linear, read_memory
 from dripgate.training.classifier import ChannelsFirst
 from dripgate.training.train import logits_of
@@ -114,7 +114,7 @@ def bench(
     Raises DataError for data that cannot be used, and for a file that holds something else.
     """
     path = out / FILE
-    rows = read(path) if path.exists() else []
+    rows = mend(path, Row)
     done = {row.key for row in rows}
     for seed in seeds:
         for name in names:
@@ -124,28 +124,9 @@ def bench(
             log(f"{name}, seed {seed}: {len(left)} rows")
             with alone():
                 for row in _Job(name, seed).rows(left):
-                    _append(path, row)
+                    append(path, row)
                     rows.append(row)
     return [row for row in rows if row.data in names and row.seed in seeds]
-
-
-def read(path: Path) -> list[Row]:
-    """The rows of a file; a last line that a crash cut off is removed. Raises DataError."""
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        path.write_bytes(whole)
-    try:
-        return [msgspec.json.decode(line, type=Row) for line in whole.splitlines()]
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: holds what is no row ({error}); move the file away") from None
-
-
-def _append(path: Path, row: Row) -> None:
-    with path.open("ab") as file:
-        file.write(msgspec.json.encode(row) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 class _Job:

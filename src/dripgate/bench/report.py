@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dripgate.bench.plots import write_plots
-from dripgate.bench.rows import read
+from dripgate.bench.rows import Row, read
 from dripgate.bench.run import FILE
 from dripgate.bench.tables import Table, markdown
 from dripgate.errors import DataError
@@ -15,7 +15,7 @@ def write(folder: Path) -> list[Path]:
 
     Raises DataError where there are no rows.
     """
-    rows = read(folder / FILE)
+    rows = read(folder / FILE, Row)
     if not rows:
         raise DataError(f"{folder / FILE}: holds no rows; make some with 'dripgate bench'")
     page = folder / "bench.md"

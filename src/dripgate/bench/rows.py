@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -11,6 +11,8 @@ from dripgate.errors import DataError, UserError
 
 Keep = float | Literal["auto"]
 Protocol = Literal["retrain", "alone"]
+#: Rows of some kind.
+R = TypeVar("R", bound=msgspec.Struct)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +63,7 @@ def key_of(
     return (data, plan, seed, condition, protocol, rule, keep)
 
 
-def append(path: Path, row: Row) -> None:
+def append(path: Path, row: msgspec.Struct) -> None:
     """Add a row: one write of one line, synced, so that several processes can share the file."""
     line = msgspec.json.encode(row) + b"\n"
     try:
@@ -75,7 +77,7 @@ def append(path: Path, row: Row) -> None:
         raise UserError(f"{path}: a row cannot be added ({error.strerror})") from None
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, kind: type[R]) -> list[R]:
     """All rows of a file that is there. A last line that was cut off by a crash is left out.
 
     Raises DataError, naming the line, for anything else that is no row.
@@ -86,21 +88,21 @@ def read(path: Path) -> list[Row]:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); 'dripgate bench' writes it"
         ) from None
-    return list(_rows(path, text.split(b"\n")[:-1]))
+    return list(_rows(path, text.split(b"\n")[:-1], kind))
 
 
-def mend(path: Path) -> list[Row]:
+def mend(path: Path, kind: type[R]) -> list[R]:
     """The rows so far, of a file that may not exist; a cut-off last line is removed from it."""
     if not path.exists():
         return []
-    rows = read(path)
+    rows = read(path, kind)
     with path.open("r+b") as file:
         file.truncate(path.read_bytes().rfind(b"\n") + 1)
     return rows
 
 
-def _rows(path: Path, lines: Iterable[bytes]) -> Iterable[Row]:
-    decoder = msgspec.json.Decoder(Row)
+def _rows(path: Path, lines: Iterable[bytes], kind: type[R]) -> Iterable[R]:
+    decoder = msgspec.json.Decoder(kind)
     for number, line in enumerate(lines, 1):
         try:
             yield decoder.decode(line)

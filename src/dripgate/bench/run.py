@@ -39,7 +39,7 @@ def bench(
     """
     log = log or (lambda _: None)
     path, seeds = out / FILE, list(seeds)
-    rows = mend(path)
+    rows = mend(path, Row)
     _one_plan(names, plans, rows, path)
     todo = _jobs(names, seeds, plans, cells, {row.key for row in rows})
     for name in dict.fromkeys(job.data for job in todo):
