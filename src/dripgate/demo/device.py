@@ -30,7 +30,7 @@ from dripgate.stream.loop import run
 from dripgate.stream.sources import watch
 from dripgate.types import Array, Decision, Sample
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 #: Ways to choose what is stored, in the table's order; the first stores nothing.
 WAYS = ("initial", "full", "dripgate", "random", "nth", "margin")
 #: Compared where nothing else is said; more make the errors smaller.
@@ -97,7 +97,7 @@ class _Day(NamedTuple):
 
 
 def device(
-    out: Path, *, days: int = DAYS, seed: int = 0, log: Say | None = None, command: str = ""
+    out: Path, *, days: int = DAYS, seed: int = 0, log: Log | None = None, command: str = ""
 ) -> Result:
     """Fit the shipped classifier's gate, run it through ``days`` days, compare, write a report.
 

@@ -2,11 +2,11 @@
 
 import msgspec
 
+from dripgate.policy.estimate import student
 from dripgate.types import Array
 
-#: Student's t, 97.5 %, for 1, 2, 3 … degrees of freedom.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-MOST = len(_T) + 1
+#: Most days of a mean.
+MOST = 10
 
 
 class Mean(msgspec.Struct, frozen=True):
@@ -20,7 +20,7 @@ class Mean(msgspec.Struct, frozen=True):
         """Of at least one value, (n,)."""
         n = len(values)
         error = float(values.std(ddof=1)) / n**0.5 if n > 1 else None
-        return cls(float(values.mean()), None if error is None else _T[n - 2] * error)
+        return cls(float(values.mean()), None if error is None else student(n - 1) * error)
 
     def points(self, sign: str = "") -> str:
         """In per cent: '61.2 ± 0.8'."""

@@ -53,14 +53,14 @@ class FleetAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 def fleet_account(store: Browsing) -> FleetAccount | None:
     """The account of a store that ``receive`` filled; None where no device reported."""
-    reports = {name: _report(store, name, said) for name, (_, said) in store.devices().items()}
+    told = store.devices()
+    reports = {name: _report(store, name, said) for name, (_, said) in told.items()}
     if not reports:
         return None
-    times = {name: at for name, (at, _) in store.devices().items()}
     seen, silent = _labelled(store, reports)
     devices = [
         DeviceAccount(
-            name=name, gate=one.gate, release=one.versions.get(one.gate, 0), time=times[name],
+            name=name, gate=one.gate, release=one.versions.get(one.gate, 0), time=told[name][0],
             figures=one.figures,
             estimates=estimate(seen.get(name, []), _stream(one), len(one.classes)),
         )

@@ -11,14 +11,7 @@ import math
 from collections.abc import Sequence
 
 from dripgate.policy import Interval
-from dripgate.policy.estimate import mover
-
-#: Student's t, 97.5 %, for 1 to 30 degrees of freedom.
-_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+from dripgate.policy.estimate import mover, student
 
 
 def together(parts: Sequence[tuple[int, Interval]]) -> Interval | None:
@@ -42,8 +35,3 @@ def together(parts: Sequence[tuple[int, Interval]]) -> Interval | None:
     odds, width = math.log(p / (1 - p)), spread / (p * (1 - p))
     low, high = (1 / (1 + math.exp(-min(max(odds + w, -700), 700))) for w in (-width, width))
     return Interval(p, min(low, own.low), max(high, own.high))
-
-
-def student(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t."""
-    return _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.4 / freedom

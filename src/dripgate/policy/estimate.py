@@ -15,6 +15,12 @@ import numpy as np
 from dripgate.types import Array
 
 _Z2 = 1.959963984540054**2
+#: Student's t, 97.5 %, for 1 to 30 degrees of freedom.
+_T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +129,11 @@ def _part(one: Interval, other: Interval) -> Interval:
         )
     )  # fmt: skip
     return Interval(value, low, high)
+
+
+def student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t."""
+    return _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.4 / freedom
 
 
 def mover(parts: Sequence[tuple[int, Interval]]) -> Interval:
