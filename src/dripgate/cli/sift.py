@@ -1,13 +1,13 @@
 """dripgate sift: decide about an archive, however large, and choose from it."""
 
-import sys
-import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dripgate.cli.common import SEEDS, Finite, Stop, json_option, log, percent, show
+from dripgate.cli.common import SEEDS, Finite, Stop, json_option, log, percent, progress, show
 from dripgate.errors import DataError, UserError
 from dripgate.gate import Gate
 from dripgate.store import Store, parse_size
@@ -83,7 +83,7 @@ def command(
     """
     from dripgate.archive.choose import Wish
     from dripgate.archive.listing import Columns
-    from dripgate.archive.sift import How, sift
+    from dripgate.archive.sift import How, Progress, sift
 
     if limit is not None and copy_to is None:
         raise UserError("--limit is of the store of --copy-to; give that as well")
@@ -96,8 +96,16 @@ def command(
         cluster=cluster, workers=workers, anonymous=anonymous,
     )  # fmt: skip
     opened, stop = Gate.load(gate), Stop()
-    with _Bar() as bar:
-        found = sift(source, opened, out, how, stop=stop, told=log, on_turn=bar)
+    with ExitStack() as stack:
+        done: list[Callable[[int], None]] = []  # a bar, once it is known how much is left
+
+        def turn(now: Progress) -> None:
+            if not done:
+                bar = progress(now.addresses - now.before, "deciding", "addresses")
+                done.append(stack.enter_context(bar))
+            done[0](now.done)
+
+        found = sift(source, opened, out, how, stop=stop, told=log, on_turn=turn)
     lines, value = _lines(found), {"sift": found}
     given = [name for name in _CHOOSING if _given(ctx, name)]
     if given:
@@ -111,43 +119,6 @@ def command(
 
 def _given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-
-
-class _Bar:
-    """A bar with the rate and the time that is left, once it is known how much there is."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._told = 0.0
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __call__(self, now: Any) -> None:
-        if self._bar is None:
-            self._bar = click.progressbar(
-                length=now.addresses, label="deciding", show_pos=True, show_eta=False,
-                item_show_func=lambda text: text, file=sys.stderr,
-            )  # fmt: skip
-            self._bar.__enter__()
-            self._bar.update(now.before)
-        done = now.before + now.done
-        if time.monotonic() - self._told > 0.5 or done == now.addresses:
-            self._told = time.monotonic()
-            self._bar.update(done - self._bar.pos, _pace(now))
-
-    def __exit__(self, *error: Any) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(*error)
-
-
-def _pace(now: Any) -> str:
-    rate = now.done / now.seconds if now.seconds else 0.0
-    if not rate:
-        return ""
-    left = round((now.addresses - now.before - now.done) / rate)
-    hours, rest = divmod(left, 3600)
-    return f"{rate:,.0f}/s, {hours}:{rest // 60:02d}:{rest % 60:02d} left"
 
 
 def _lines(found: Any) -> list[str]:
@@ -199,13 +170,13 @@ def _choose(
         parts, manifest = work.parts(), work.manifest
         if manifest is None or work.pending():
             raise DataError(f"{out}: is not complete; run the same command again")
-        with _steps("choosing", len(parts)) as told:
+        with progress(len(parts), "choosing", "partitions") as told:
             choice, picks = choose(parts, gate.info, wish, work.scratch("choice.db"), told=told)
         write_choice(parts, picks, target)
         lines, value = _chosen(choice, target), {"choice": choice, "chosen": str(target)}
         if copy_to is None:
             return lines, value
-        with Store(copy_to, limit) as store, _steps(f"copying to {copy_to}", len(picks)) as told:
+        with Store(copy_to, limit) as store, progress(len(picks), f"copying to {copy_to}") as told:
             done = copy(
                 target, store, gate, manifest, found.tally, choice, wish,
                 transport(anonymous=anonymous), told=told,
@@ -216,12 +187,6 @@ def _choose(
     )
     lines += [f"  gone {one.source}: {one.cause}" for one in done.gone_named[:_NAMED]]
     return lines, value | {"copied": done}
-
-
-def _steps(label: str, length: int) -> Any:
-    from dripgate.cli.common import progress
-
-    return progress(length, label)
 
 
 def _chosen(choice: Any, target: Path) -> list[str]:
