@@ -188,22 +188,19 @@ class _Learning:
         bias[known:] = -1e30
         return Linear(old.weight, bias)
 
-    @staticmethod
-    def _forgets(memory: Compared | None) -> bool:
-        return memory is not None and memory.gain < -(ALLOWED + memory.half)
-
     def _explain(self, outcome: Outcome) -> None:
         """Whether it is better, and what must be said beside."""
         labels, memory, used = outcome.labels, outcome.memory, outcome.used
         one = next(iter(used.classes)) if len(used.classes) == 1 else None
+        lost = 0.0 if memory is None else -memory.gain
+        forgets = memory is not None and lost > ALLOWED + memory.half
         if labels.gain < 0:
             outcome.why = "it is worse on labels that it has not learned from"
-        elif one is not None and not self._forgets(memory):
+        elif one is not None and not forgets:
             outcome.why = f"all labels are '{one}'; label samples of other classes too"
-        elif memory is not None and self._forgets(memory):
-            outcome.why = (
-                f"it forgets: {-memory.gain:.1%} of what is remembered of the first data"
-                + (f"; all labels are '{one}'" if one else "; are the labels right?")
+        elif forgets:
+            outcome.why = f"it forgets: {lost:.1%} of what is remembered of the first data" + (
+                f"; all labels are '{one}'" if one else "; are the labels right?"
             )
         else:
             outcome.better = True
