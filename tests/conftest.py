@@ -4,7 +4,6 @@ import ctypes
 import io
 import shutil
 import subprocess
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 from dripgate.cli import main
 from dripgate.gate import Gate
 from dripgate.types import ImageInput
+from loops import read_stream
 from needs import need
 
 
@@ -91,8 +91,7 @@ def gate(loop: Path) -> Gate:
 @pytest.fixture(scope="session")
 def stream(loop: Path) -> list[tuple[str, bytes]]:
     """(name, payload) of every streamed sample, in order."""
-    with zipfile.ZipFile(loop / "stream.zip") as archive:
-        return [(name, archive.read(name)) for name in archive.namelist()]
+    return read_stream(loop)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import io
 import random
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,27 +12,9 @@ from PIL import Image
 from dripgate.gate import Gate
 from dripgate.store import Store
 from dripgate.types import Decision, Reason, Sample, Verdict
+from loops import gate, loop, stream
 
-
-# A classifier that was trained here, so that there is something to forget. All three have the names
-# of the suite's own: one that used the others' would be kept for the tests of other folders, too.
-@pytest.fixture(scope="session")
-def loop(trained: Path) -> Path:
-    """The folder of the demo with training."""
-    return trained
-
-
-@pytest.fixture(scope="session")
-def gate(trained: Path) -> Gate:
-    """Its gate."""
-    return Gate.load(trained / "gate.onnx")
-
-
-@pytest.fixture(scope="session")
-def stream(trained: Path) -> list[tuple[str, bytes]]:
-    """(name, payload) of every sample of its stream, in order."""
-    with zipfile.ZipFile(trained / "stream.zip") as archive:
-        return [(name, archive.read(name)) for name in archive.namelist()]
+__all__ = ["gate", "loop", "stream"]  # of a classifier that has something to forget
 
 
 @pytest.fixture
