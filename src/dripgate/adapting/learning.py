@@ -23,13 +23,13 @@ from dripgate.adapting.check import (
     of_memory,
 )
 from dripgate.adapting.gather import Labelled, Used, gather, rows_of
+from dripgate.adapting.memory import Form, remember
 from dripgate.adapting.solve import PULL_ALONE, Examples, Problem, solve
 from dripgate.errors import GateError, UserError
 from dripgate.gate import Gate
 from dripgate.gate_info import GateInfo
 from dripgate.gate_tensors import Linear, Remembered, changed, read_linear, read_memory
 from dripgate.store import Browsing, Store
-from dripgate.types import Array
 
 #: Labels below which nothing can be said; labels that make a new class.
 LEAST, LEAST_NEW = 20, 20
@@ -300,25 +300,19 @@ class _Learning:
 
     def _remembering(self, grown: list[str], examples: Examples) -> Remembered | None:
         """The memory with the new classes beside; None where nothing changes."""
-        memory, known = self._memory, len(self._gate.info.classes)
-        if memory is None or not grown:
+        about, memory, known = self._gate.info.memory, self._memory, len(self._gate.info.classes)
+        if about is None or memory is None or not grown:
             return None
-        groups: list[Array] = [
-            examples.features[examples.classes == known + i] for i in range(len(grown))
-        ]
-        added = np.arange(known, known + len(grown), dtype=np.int32)
-        if memory.spread is None:
-            each = max(1, self._gate.info.memory.each if self._gate.info.memory else 1)
-            groups = [group[:each] for group in groups]
-            return Remembered(
-                np.concatenate([memory.features, *groups]).astype(np.float16),
-                np.concatenate([memory.classes, np.repeat(added, [len(g) for g in groups])]),
-            )
-        means, spread = ([f(g, axis=0) for g in groups] for f in (np.mean, np.std))
+        rows = examples.classes >= known
+        form: Form = "stats" if about.form == "stats" else max(1, about.each)
+        made = remember(examples.features[rows], examples.classes[rows], known + len(grown), form)
+        if made is None:
+            return None
+        features, classes, spread = made[1]
         return Remembered(
-            np.concatenate([memory.features, means]).astype(np.float16),
-            np.concatenate([memory.classes, added]),
-            np.concatenate([memory.spread, np.maximum(spread, 6e-8)]).astype(np.float16),
+            np.concatenate([memory.features, features]),
+            np.concatenate([memory.classes, classes]),
+            None if memory.spread is None else np.concatenate([memory.spread, spread]),
         )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -23,7 +22,7 @@ from dripgate.gate import Gate
 from dripgate.policy import Policy
 from dripgate.policy.state import Counts
 from dripgate.store import Store
-from dripgate.stream.loop import NAMED, POLICY, Unreadable
+from dripgate.stream.loop import BATCH, NAMED, POLICY, Unreadable
 from dripgate.types import Decision, Reason, Sample, Verdict
 
 #: Files that are fetched together.
@@ -122,8 +121,8 @@ def _put(
             row = missing.pop(sample.id)
             pairs.append((sample, _verdict(row, gate)))
         causes |= dict.fromkeys(wanted, problem or "its bytes are not those that were decided")
-    embeddings = _embeddings(gate, [sample for sample, _ in pairs])
-    for outcome in store.put_many(pairs, embeddings=embeddings):
+    features = _features(gate, [sample for sample, _ in pairs])
+    for outcome in store.put_many(pairs, embeddings=features):
         setattr(copied, outcome.value, getattr(copied, outcome.value) + 1)
     copied.gone += len(missing)
     room = NAMED - len(copied.gone_named)
@@ -153,12 +152,13 @@ def _samples(
                 return
 
 
-def _embeddings(gate: Gate, samples: list[Sample]) -> dict[str, Any]:
+def _features(gate: Gate, samples: list[Sample]) -> dict[str, Any]:
+    """What a run would have stored beside them (``stream.loop``)."""
     found: dict[str, Any] = {}
-    for begin in range(0, len(samples), 64):
-        part = samples[begin : begin + 64]
-        outputs = gate(np.stack([gate.decode(sample) for sample in part]))
-        found |= dict(zip((s.id for s in part), outputs.embedding, strict=True))
+    for begin in range(0, len(samples), BATCH):
+        part = samples[begin : begin + BATCH]
+        features = gate.observe_features(part)[2]
+        found |= dict(zip((s.id for s in part), features, strict=True))
     return found
 
 
