@@ -4,26 +4,30 @@ import io
 import json
 import shutil
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 from PIL import Image
 
+import dripgate as package
 from dripgate.errors import IncompleteError, StoreError
 from dripgate.export import parse_labels
 from dripgate.store import Store
-from dripgate.stream.broker import Security, parse_address
+from dripgate.stream.broker import Security, name_of, parse_address
 from dripgate.stream.labels import LARGEST, LabelTally, LabelTopic, publish
+from dripgate.types import Sample
 
 TOPIC = "farm/labels"
 CLASSES = ("cat", "dog")
 
 
 @contextmanager
-def listening(store, broker, told=None):
+def listening(store, broker, told=None, name="d"):
     """A topic that is subscribed to, for the store."""
     with closing(LabelTopic(
-        store, parse_address(broker.address(TOPIC)), Security(), "d", read=parse_labels,
+        store, parse_address(broker.address(TOPIC)), Security(), name, read=parse_labels,
         classes=lambda: CLASSES, told=(told if told is not None else []).append,
     )) as topic:  # fmt: skip
         topic.link.connect(lambda: False)
@@ -236,3 +240,36 @@ def test_what_makes_no_sense_is_refused_before_anything_is_done(loop, tmp_path, 
         assert not (tmp_path / "k.db").exists()
     code, _, err = dripgate("label", tmp_path / "k.db", "--undo", "--to", "mqtt://h/t")
     assert (code, "--undo" in err) == (2, True)
+
+
+def test_the_commands_of_the_page(lab, loop, stream, commands, monkeypatch):
+    """All blocks of docs/adapt.md, the broker on another port."""
+    broker, page = lab.broker(), pages.DOCS / "adapt.md"
+    monkeypatch.chdir(lab.folder)
+    for name, given in (("labelled.zip",) * 2, ("model.onnx", "classifier.onnx"),
+                        ("stream.zip",) * 2):  # fmt: skip
+        shutil.copy(loop / given, name)
+    Path("incoming").mkdir()
+    truth = {Sample(payload).id: name.split("/")[-2] for name, payload in stream}
+    for i, (_, payload) in enumerate(stream[:100]):
+        Path("incoming", f"{i}.png").write_bytes(payload)
+    Path("labels.csv").write_text(csv(truth))
+    (address,) = {word for block in pages.blocks(page, "bash") for word in block.split()
+                  if word.startswith("mqtt:")}  # fmt: skip
+    commands.stand_ins[address] = broker.address(TOPIC)
+    fit, watched, by_mqtt, *rest = pages.blocks(page, "bash")
+    commands(fit)
+    commands(watched)
+    shutil.copy("kept.db", "central.db")
+    with Store("kept.db") as store:  # the run of the block may end before it has subscribed
+        name = name_of(store)
+        with listening(store, broker, name=name):
+            pass
+    commands(by_mqtt)
+    for block in rest:
+        commands(block)
+    exec(pages.blocks(page, "python")[0], {"dripgate": package})
+    with Store("kept.db") as store:
+        with listening(store, broker, name=name) as topic:
+            taken(topic, lab, 1)
+        assert truth.items() >= {one.id: one.label for one in store}.items()
