@@ -9,7 +9,7 @@ there already is not made again. DATA and SEEDS narrow it down, OUT is another f
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -33,6 +33,8 @@ STREAMS = ("clean", "drift", "sensor")
 LABELS, DRAWS, MANY = 60, 6, 600
 #: The weakest pull that ``adapt`` tries: there a memory has most to do.
 WEAK = PULLS[0]
+#: What ``fit`` puts into a gate, and the head learns from.
+MEANS = "class means"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,7 +151,7 @@ class _World:
         common = sum(np.cov(g.T, bias=True) * len(g) for g in groups.values()) / len(self.truth)
         made: dict[str, tuple[int, _Beside]] = {
             "none": (0, self._gated("none")),
-            "class means": (2 * known * width, self._gated("stats")),
+            MEANS: (2 * known * width, self._gated("stats")),
             "means and standard deviations, 50 drawn a class": (
                 4 * known * width, _always(self._drawn(counts))
             ),
@@ -245,35 +247,39 @@ def _features(first: First, x: Array) -> Array:
 
 
 def tables(rows: list[Row]) -> Iterator[str]:
-    """Markdown: points over the deployed head for forms, recalls for classes without labels."""
-    streams = [(d, s) for d in dict.fromkeys(row.data for row in rows) for s in STREAMS]
-    for pull in ("weak", "chosen"):
-        yield f"\nforms, {pull}: {LABELS} labels, points gained over the deployed head\n"
-        yield "| memory | kB | " + " | ".join(f"{d}, {s}" for d, s in streams) + " | mean |"
-        yield "|---|---|" + "---|" * (len(streams) + 1)
-        for form in dict.fromkeys(row.form for row in rows if row.part == "forms"):
-            of = [row for row in rows if (row.part, row.form) == ("forms", form)]
-            cells = [_gain([r for r in of if (r.data, r.stream) == where], pull)
-                     for where in streams]  # fmt: skip
-            size = fmean(row.size for row in of if row.data == of[0].data) / 1e3
-            cells.append(_gain(of, pull, by_seed=True))
-            yield f"| {form} | {size:.1f} | {' | '.join(cells)} |"
-    for pull in ("weak", "chosen"):
-        yield f"\nabsent, {pull}: {MANY} labels, recall of the class that has none\n"
-        yield "| stream | before | none | plain | as it is |"
-        yield "|---|---|---|---|---|"
-        for data, stream in streams:
-            of = [r for r in rows if (r.part, r.data, r.stream) == ("absent", data, stream)]
-            values = [[row.before for row in of if row.form == "none"]]
-            values += [[getattr(row, pull) for row in of if row.form == form]
-                       for form in ("none", "plain", "as it is")]  # fmt: skip
-            yield f"| {data}, {stream} | {' | '.join(Mean.of(v).points() for v in values)} |"
+    """The tables of docs/adapt.md: gains over the deployed head by form, recalls without labels."""
+    yield "| memory | kB | clean | changed | all, less class means | pull chosen, all |"
+    yield "|---|---|---|---|---|---|"
+    forms = [row for row in rows if row.part == "forms"]
+    for form in dict.fromkeys(row.form for row in forms):
+        mine = [row for row in forms if row.form == form]
+        size = fmean(row.size for row in mine if row.data == mine[0].data) / 1e3
+        clean = [row for row in mine if row.stream == "clean"]
+        changed = [row for row in mine if row.stream != "clean"]
+        cells = [_gain(clean, "weak"), _gain(changed, "weak")]
+        cells += [_gain(mine, "weak", MEANS, rows), _gain(mine, "chosen")]
+        yield f"| {form} | {size:.1f} | {' | '.join(cells)} |"
+    yield ""
+    yield "| stream | before | without a memory | plain | as it is |"
+    yield "|---|---|---|---|---|"
+    for data, stream in dict.fromkeys((row.data, row.stream) for row in rows):
+        of = [r for r in rows if (r.part, r.data, r.stream) == ("absent", data, stream)]
+        values = [[row.before for row in of if row.form == "none"]]
+        values += [[row.chosen for row in of if row.form == form]
+                   for form in ("none", "plain", "as it is")]  # fmt: skip
+        yield f"| {data}, {stream} | {' | '.join(Mean.of(v).points() for v in values)} |"
 
 
-def _gain(rows: list[Row], pull: str, *, by_seed: bool = False) -> str:
-    gains = {seed: [getattr(row, pull) - row.before for row in rows if row.seed == seed]
-             for seed in dict.fromkeys(row.seed for row in rows)}  # fmt: skip
-    assert by_seed or all(len(found) == 1 for found in gains.values())  # noqa: S101
+def _gain(mine: list[Row], pull: str, less: str = "", rows: Sequence[Row] = ()) -> str:
+    """Points over the deployed head, or over another form, paired: a mean for each seed."""
+    other = {(r.data, r.stream, r.seed): getattr(r, pull) for r in rows
+             if (r.part, r.form) == ("forms", less)}  # fmt: skip
+    gains: dict[int, list[float]] = {}
+    for row in mine:
+        base = other[row.data, row.stream, row.seed] if less else row.before
+        gains.setdefault(row.seed, []).append(getattr(row, pull) - base)
+    if less == mine[0].form:
+        return ""
     return Mean.of(fmean(found) for found in gains.values()).points("+")
 
 
