@@ -24,8 +24,8 @@ from dripgate.text import one_line
 
 #: Bytes of the largest message that is taken; those that we send are half as large.
 LARGEST = 1 << 18
-#: Bytes that wait, and messages that are taken in one turn of the loop.
-ROOM, TOGETHER = 4 << 20, 8
+#: Bytes that wait, and seconds that one turn of the loop may take for them, a message more or less.
+ROOM, TURN = 4 << 20, 0.2
 #: Seconds that the broker keeps labels while we are away.
 SESSION = 7 * 86400
 #: Seconds between two lines about what came; names in a line.
@@ -33,6 +33,7 @@ PAUSE, NAMED = 10.0, 5
 #: Seconds without a word of the broker before ``publish`` gives up.
 PATIENCE = 30.0
 _NOBODY, _FORBIDDEN = 0x10, 0x87
+_AROUND = 64  # bytes of a PUBLISH beside topic and payload, at most
 
 
 class Said(Protocol):
@@ -94,9 +95,10 @@ class LabelTopic(Observer):
         if (trouble := self.link.trouble) != self._trouble:
             self._told(f"labels: {trouble or 'the connection stands'}")
             self._trouble = trouble
-        for received in self._arrived.take(TOGETHER, 0):
-            self._take(received.payload)
-            self.link.acknowledge(received)
+        end = self._clock() + TURN
+        while self._clock() < end and (arrived := self._arrived.take(1, 0)):
+            self._take(arrived[0].payload)
+            self.link.acknowledge(arrived[0])
         if self._clock() - self._last >= PAUSE:
             self._tell()
 
@@ -117,8 +119,9 @@ class LabelTopic(Observer):
             return
         labels = {id: text for id, text in said.labels.items() if len(text) <= LONGEST_LABEL}
         done = self._store.relabel(labels, who=self._who)
-        here = {id: label for id, label in labels.items() if id not in set(done.missing)}
-        strange = [label for label in here.values() if label not in self._classes()]
+        missing, known = set(done.missing), set(self._classes())
+        strange = [label for id, label in labels.items()
+                   if id not in missing and label not in known]  # fmt: skip
         self._count("labelled", len(done.labels))
         self._count("same", len(done.same))
         self._count("missing", len(done.missing), done.missing)
@@ -184,7 +187,8 @@ def _publish(
     link: Link, labels: Mapping[str, str], answers: deque[tuple[int, int]],
     stopped: Callable[[], bool], told: Callable[[int], object],
 ) -> None:  # fmt: skip
-    parts, taken = _parts(labels), 0
+    room = min(LARGEST // 2, link.most_bytes - len(link.address.topic.encode()) - _AROUND)
+    parts, taken = _parts(labels, room), 0
     flying: dict[int, int] = {}
     part, heard = next(parts, None), time.monotonic()
     while part or flying:
@@ -222,15 +226,15 @@ def _check(link: Link, code: int) -> None:
         raise UplinkError(f"{broker} refuses labels for {topic} (reason 0x{code:02x}); see its log")
 
 
-def _parts(labels: Mapping[str, str]) -> Iterator[list[dict[str, str]]]:
-    """Messages, none larger than half of what is taken."""
+def _parts(labels: Mapping[str, str], room: int) -> Iterator[list[dict[str, str]]]:
+    """Messages of at most ``room`` bytes, or with one label."""
     part: list[dict[str, str]] = []
-    size = 0
+    size = 2
     for id, label in labels.items():
         more = len(msgspec.json.encode({"id": id, "label": label})) + 1
-        if part and size + more > LARGEST // 2:
+        if part and size + more > room:
             yield part
-            part, size = [], 0
+            part, size = [], 2
         part.append({"id": id, "label": label})
         size += more
     if part:
