@@ -72,10 +72,10 @@ def day(dataset: Dataset, test: Part, initial: int, frames: int, seed: int) -> D
     new = int(np.argsort(-shares)[classes // 4])  # of the commoner ones: it has to be found
     pool = [rng.permutation(np.flatnonzero(dataset.train.y == c)) for c in range(classes)]
     beginning = _beginning(pool, np.where(np.arange(classes) == new, 0, shares), initial)
-    pool = [np.setdiff1d(rows, beginning)[:] for rows in pool]
+    pool = [rng.permutation(np.setdiff1d(rows, beginning)) for rows in pool]
     if not all(len(rows) for rows in pool):
         raise DataError(f"{dataset.name}: a class has too few samples for a day; give more data")
-    scene, shown = _scenes([rng.permutation(rows) for rows in pool], shares, new, frames, rng)
+    scene, shown = _scenes(pool, shares, new, frames, rng)
     broken, bursts = _bursts(frames, rng)
     payloads, x = _frames(dataset, shown[scene], broken, bursts, rng)
     first = dataset.train.take(beginning)
@@ -118,7 +118,8 @@ def _scenes(
 
 def _bursts(frames: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """(whether a frame is broken, the number of its burst): exactly BROKEN of all frames."""
-    total, lengths = round(BROKEN * frames), []
+    total = round(BROKEN * frames)
+    lengths: list[int] = []
     while (left := total - sum(lengths)) > 0:
         lengths.append(min(int(rng.integers(1, IN_A_ROW + 1)), left))
     gaps = np.sort(rng.integers(0, frames - total + 1, len(lengths)))
@@ -135,7 +136,8 @@ def _frames(
 ) -> tuple[list[bytes], Array]:
     """Each frame's file, and what is decoded from it."""
     encode = encoder(dataset.input, dataset.train.names)
-    faults = list((AUDIO_FAULTS if isinstance(dataset.input, AudioInput) else IMAGE_FAULTS).values())
+    heard = isinstance(dataset.input, AudioInput)
+    faults = list((AUDIO_FAULTS if heard else IMAGE_FAULTS).values())
     kinds: list[Fault] = [faults[i] for i in rng.integers(len(faults), size=bursts.max() + 1)]
     payloads, x = [], np.empty((len(rows), *dataset.input.shape), dataset.input.dtype)
     for i, row in enumerate(rows.tolist()):

@@ -1,4 +1,4 @@
-"""The protocol ``day``: what rules store of a device's day, and what a net retrained on it is worth.
+"""The protocol ``day``: what rules store of a device's day, and what it is worth to a new net.
 
 As in ``protocol``: a first model learned from two thirds of the labelled beginning, the gate is
 fitted on the other third, every row of a seed is retrained from scratch in as many steps. Storage
@@ -127,7 +127,7 @@ def bench(
             f"{path} holds rows of {strange[0]} by another plan (that of another dripgate); choose "
             "another folder for --out"
         )
-    asked = {(name, plans[name], seed, *cell) for name in names for seed in seeds for cell in wanted}
+    asked = [(name, plans[name], seed, *c) for name in names for seed in seeds for c in wanted]
     for seed in seeds:
         for name in names:
             done = {row.key for row in rows}
@@ -192,7 +192,7 @@ class Trial:
         )  # fmt: skip
 
     def _recall(self, kept: Array) -> Array:
-        """Share of each class's test samples that a net trained on the beginning and these knows."""
+        """Share of each class's test samples that a net knows after the beginning and these."""
         x = torch.cat([self.first.inputs, self._inputs[np.flatnonzero(kept)]])
         y = np.concatenate([self.day.initial.y, self.day.y[kept]])
         net = nn.Sequential(ChannelsFirst(), self.first.trained(x, y)).to(device())

@@ -7,7 +7,6 @@ its own ways, those of ``dripgate run --budget``.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -127,7 +126,7 @@ def _every_nth(task: Task) -> Stored:
 
 
 def _on_change(last: str, task: Task) -> Stored:
-    """Largest difference to the frame before, or to the one kept last, with a threshold that adapts.
+    """Largest difference to the frame before, or to the one kept last; the threshold adapts.
 
     What motion triggers do: small pictures are compared, so that noise and a shake count less.
     """
@@ -190,13 +189,13 @@ def _tactile(task: Task) -> Stored:
 
     Known: informativeness is the model's uncertainty, alone or with diversity in the batch that
     waits for the user ("hybrid"); it is compared with a reference value; a batch that is full is
-    handed over. Ours: uncertainty is 1 - the largest probability, diversity half the cosine distance
-    to the nearest in the batch, both count alike; the reference value follows the budget by the
-    tracker that all rules share, so that batches fill as fast as they are paid for.
+    handed over. Ours: uncertainty is 1 - the largest probability, diversity half the cosine
+    distance to the nearest in the batch, both count alike; the reference value follows the budget
+    by the tracker that all rules share, so that batches fill as fast as they are paid for.
     """
 
     def unsure(seen: Seen) -> Array:
-        return 1 - seen.p.max(axis=1)
+        return np.asarray(1 - seen.p.max(axis=1))
 
     points = _unit(task.stream.embedding)
     spending, kept, batch = Spending(task, unsure(task.calibration) + 0.5), [], points[:0]
@@ -204,7 +203,7 @@ def _tactile(task: Task) -> Stored:
         apart = (1 - float((batch @ point).max(initial=-1.0))) / 2
         kept.append(spending(float(doubt) + apart, size))
         if kept[-1]:
-            batch = np.vstack([batch, point])[: _LABELLED_AT_ONCE]
+            batch = np.vstack([batch, point])[:_LABELLED_AT_ONCE]
         if len(batch) == _LABELLED_AT_ONCE:
             batch = points[:0]
     return _only(np.array(kept))
@@ -247,8 +246,10 @@ def _without_band(task: Task) -> tuple[GateInfo, list[Verdict]]:
     return task.stream.gate.info, [_banded(v, True) if s else v for v, s in found]
 
 
-def _scored_by(score: Callable[[Task], tuple[Array, Array]], task: Task) -> tuple[GateInfo, list[Verdict]]:  # fmt: skip
-    """Another number in the place of the score, and no band: (of the calibration, of the stream)."""
+def _scored_by(
+    score: Callable[[Task], tuple[Array, Array]], task: Task
+) -> tuple[GateInfo, list[Verdict]]:
+    """Another number in the score's place, (of the calibration, of the stream), and no band."""
     info, verdicts = _without_band(task)
     known, values = score(task)
     calibration = msgspec.structs.replace(info.calibration, score=Histogram.of(known))
@@ -274,8 +275,8 @@ def _banded(verdict: Verdict, kept: bool) -> Verdict:
     )  # fmt: skip
 
 
-def _ours(changed: Changed = _as_fitted, **rules: float) -> Choose:
-    return partial(_product, Rules(**rules), changed)
+def _ours(changed: Changed = _as_fitted, rules: Rules = Rules()) -> Choose:  # noqa: B008 - frozen
+    return partial(_product, rules, changed)
 
 
 FULL = "full"
@@ -292,9 +293,9 @@ RULES: dict[str, Choose] = {
     "novelty": _novelty,
     "tactile": _tactile,
     DEFAULT: _ours(),
-    f"{DEFAULT}_no_duplicates": _ours(duplicates=0),
-    f"{DEFAULT}_no_floors": _ours(floor=0),
-    f"{DEFAULT}_no_audit": _ours(audit=0),
+    f"{DEFAULT}_no_duplicates": _ours(rules=Rules(duplicates=0)),
+    f"{DEFAULT}_no_floors": _ours(rules=Rules(floor=0)),
+    f"{DEFAULT}_no_audit": _ours(rules=Rules(audit=0)),
     f"{DEFAULT}_no_quality": _ours(_without_quality),
     f"{DEFAULT}_no_band": _ours(_without_band),
     f"{DEFAULT}_no_score": _ours(partial(_scored_by, _by_chance)),
