@@ -19,7 +19,7 @@ from dripgate.bench.observe import Seen
 from dripgate.bench.rules import DEFAULT, inside, margin
 from dripgate.gate_info import GateInfo, Histogram
 from dripgate.policy import Allowance, Policy, Rules
-from dripgate.policy.duplicates import Duplicates, radius
+from dripgate.policy.duplicates import memory
 from dripgate.types import Array, Decision, Reason, Sample, Verdict
 
 
@@ -82,7 +82,7 @@ def _only(kept: Array) -> Stored:
 def _scalar(score: Callable[[Seen], Array], once: bool, task: Task) -> Stored:
     """The highest scores; once: not what the product's memory of kept scenes recognises."""
     info = task.stream.gate.info
-    recent = Duplicates(radius(info.calibration.distances, Rules().duplicates if once else 0.0))
+    recent = memory(info, Rules().duplicates if once else 0.0)
     spending = Spending(task, score(task.calibration))
     kept = []
     for value, size, point in zip(

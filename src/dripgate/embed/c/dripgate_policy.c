@@ -239,7 +239,9 @@ static double bar_of(double debt, double target)
 
 static void weigh(dripgate_policy *p, dripgate_verdict *v, double rate, int audited, double tie)
 {
-    const double keep = p->rules.keep;
+    /* A budget takes the best of what comes, not of what the band lets through. */
+    const double keep =
+        p->rules.keep > 0 || p->rules.budgets == 0 ? p->rules.keep : DRIPGATE_KEEP_EXPECTED;
     const double share = share_of(p, DRIPGATE_BEST);
     const double wanted = keep > 0 && keep < share ? keep : share;
     const double overall = keep > 0 ? keep : DRIPGATE_KEEP_EXPECTED;
