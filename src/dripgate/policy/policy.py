@@ -58,7 +58,7 @@ class Policy:
         # As it will be read back: 40 as 40.0, so that states are equal byte for byte.
         self.rules = rules = msgspec.msgpack.decode(msgspec.msgpack.encode(rules), type=Rules)
         self.gate = hashlib.sha256(info.to_json().encode()).hexdigest()[:12]
-        self._band = info.keep
+        self._band, self._sound = info.keep, info.thresholds.quality_low
         # A budget takes the best of what comes, not of what the band lets through: scores drift,
         # and repeats within the band would leave the budget unspent.
         self._keep = info.keep if rules.keep is None and rules.budgets else rules.keep
@@ -134,9 +134,16 @@ class Policy:
         state.quarantine.tick(self.rules.quarantine)
         rate = self._audit and affordable(self._audit, state.audit_budget, state.pace, sample)
         audited = coin < rate
-        if given.decision is Decision.QUARANTINE or isnan(given.score):
+        if self._alien(given) or isnan(given.score):
             return self._aside(sample, given, rate, audited)
         return self._weighed(sample, given, point, rate, audited, tie)
+
+    def _alien(self, given: Verdict) -> bool:
+        """Whether the gate found it broken; where ranks decide, not if the world drifts there."""
+        found = given.decision is Decision.QUARANTINE
+        if self._keep is None or self._sound is None or isnan(given.quality):
+            return found
+        return self._state.quarantine.alien(given.quality, self._sound) and found
 
     def _aside(self, sample: Sample, given: Verdict, rate: float, audited: bool) -> Verdict:
         """Broken or alien input: quarantine while there is room, never training by itself."""
