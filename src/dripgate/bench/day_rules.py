@@ -16,7 +16,7 @@ import numpy as np
 from dripgate.bench.day import DAY
 from dripgate.bench.hold import Hold
 from dripgate.bench.observe import Seen
-from dripgate.bench.rules import DEFAULT, inside, margin
+from dripgate.bench.rules import DEFAULT, margin
 from dripgate.gate_info import GateInfo, Histogram
 from dripgate.policy import Allowance, Policy, Rules
 from dripgate.policy.duplicates import memory
@@ -232,25 +232,26 @@ def _product(rules: Rules, changed: Changed, task: Task) -> Stored:
 
 
 def _without_quality(task: Task) -> tuple[GateInfo, list[Verdict]]:
-    """Nothing is too broken: what the band says of every frame."""
-    info = task.stream.gate.info
-    thresholds = msgspec.structs.replace(info.thresholds, quality_low=None)
-    kept = inside(thresholds, task.stream, info.score)
-    return info, [_banded(v, k) for v, k in zip(task.stream.verdicts, kept, strict=True)]
+    """Nothing is too broken: every frame competes by its score."""
+    found = task.stream.verdicts
+    return task.stream.gate.info, [
+        msgspec.structs.replace(v, decision=Decision.DROP, reason=Reason.BAND) for v in found
+    ]
 
 
-def _without_band(task: Task) -> tuple[GateInfo, list[Verdict]]:
-    """Every frame of good quality competes by its score alone, the hardest too."""
-    sound = [v.decision is not Decision.QUARANTINE for v in task.stream.verdicts]
-    found = zip(task.stream.verdicts, sound, strict=True)
-    return task.stream.gate.info, [_banded(v, True) if s else v for v, s in found]
+def _fixed_range(task: Task) -> tuple[GateInfo, list[Verdict]]:
+    """What the gate found broken stays out, as what has no score does, whatever drifts."""
+    return task.stream.gate.info, [
+        msgspec.structs.replace(v, score=float("nan")) if v.decision is Decision.QUARANTINE else v
+        for v in task.stream.verdicts
+    ]
 
 
 def _scored_by(
     score: Callable[[Task], tuple[Array, Array]], task: Task
 ) -> tuple[GateInfo, list[Verdict]]:
-    """Another number in the score's place, (of the calibration, of the stream), and no band."""
-    info, verdicts = _without_band(task)
+    """Another number in the score's place: (of the calibration, of the stream)."""
+    info, verdicts = _as_fitted(task)
     known, values = score(task)
     calibration = msgspec.structs.replace(info.calibration, score=Histogram.of(known))
     found = [
@@ -266,13 +267,6 @@ def _by_chance(task: Task) -> tuple[Array, Array]:
 
 def _by_margin(task: Task) -> tuple[Array, Array]:
     return margin(task.calibration), margin(task.stream)
-
-
-def _banded(verdict: Verdict, kept: bool) -> Verdict:
-    return msgspec.structs.replace(
-        verdict, decision=Decision.KEEP if kept else Decision.DROP, reason=Reason.BAND,
-        propensity=float(kept),
-    )  # fmt: skip
 
 
 def _ours(changed: Changed = _as_fitted, rules: Rules = Rules()) -> Choose:  # noqa: B008 - frozen
@@ -297,7 +291,7 @@ RULES: dict[str, Choose] = {
     f"{DEFAULT}_no_floors": _ours(rules=Rules(floor=0)),
     f"{DEFAULT}_no_audit": _ours(rules=Rules(audit=0)),
     f"{DEFAULT}_no_quality": _ours(_without_quality),
-    f"{DEFAULT}_no_band": _ours(_without_band),
+    f"{DEFAULT}_fixed_range": _ours(_fixed_range),
     f"{DEFAULT}_no_score": _ours(partial(_scored_by, _by_chance)),
     f"{DEFAULT}_margin": _ours(partial(_scored_by, _by_margin)),
 }
