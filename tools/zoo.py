@@ -342,9 +342,9 @@ def opened_nodes(opened: Opened) -> list[ir.Node]:
 def own(logits: np.ndarray, opened: Opened) -> np.ndarray:
     """The gate's logits as the classifier has them: one number where it gives one.
 
-    Behind a softmax that was taken off they are known up to a shift only.
+    Behind a softmax they are known up to a shift only.
     """
-    if opened.head.ends in ("Softmax", "LogSoftmax"):
+    if opened.head.ends.lower() in ("softmax", "logsoftmax"):
         return np.log(probabilities(logits))
     return logits[:, 1:] if opened.head.binary else logits
 
@@ -352,9 +352,9 @@ def own(logits: np.ndarray, opened: Opened) -> np.ndarray:
 def ends(values: np.ndarray, opened: Opened) -> np.ndarray:
     """The module's outputs led back to logits where it ends in a softmax or sigmoid."""
     values = values.astype(np.float64)
-    if opened.head.ends == "Sigmoid":
+    if opened.head.ends.lower() == "sigmoid":
         return np.log(values / (1 - values))
-    if opened.head.ends == "Softmax":
+    if opened.head.ends.lower() == "softmax":
         return np.log(values)
     return values
 
