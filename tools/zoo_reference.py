@@ -92,7 +92,7 @@ def by_autograd(
             if id(tensor) in checked or not tensor.requires_grad or tensor.numel() != target.size:
                 continue
             checked.add(id(tensor))
-            found = tensor.detach().numpy()
+            found = _array(tensor)
             if not np.allclose(np.sort(found.ravel()), want, rtol=0, atol=1e-4 * scale):
                 continue
             order = _order(found, target, scale)
@@ -105,11 +105,16 @@ def by_autograd(
             _predicted(flat), tensor, allow_unused=True, retain_graph=True
         )
         if gradient is not None:
-            moved = gradient.numpy().transpose(order).reshape(target.shape)
+            moved = _array(gradient).transpose(order).reshape(target.shape)
             axis = _axis(recorder.calls[place:], tensor, order, target.shape, channel)
             name = recorder.calls[place].name
             return Reference(mean_over_cells(moved, channel, tokens), name, axis), values
     return None, values
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """NumPy has no bfloat16."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
 
 
 def _predicted(flat: Tensor) -> Tensor:
