@@ -47,9 +47,12 @@ KERAS = Path("out/keras")
 SECONDS, MEMORY = 420, 9 * 10**9
 #: The bar: α against autograd or double precision, against differences in float32, logits; all relative to the largest.
 CLOSE, ROUGH, SAME = 1e-4, 1e-3, 1e-5
-#: What must be refused: no tensor of theirs has cells, or what lies behind one has no rule.
+#: What must be refused: no tensor of theirs has cells and takes everything; which of two outputs
+#: has the classes has to be said; a converter's file that is no ONNX.
 REFUSED = {
-    "code:LSTM alone", "code:rows alone", "file:ei_fomo_int8.onnx", "keras:convolutions and LSTM",
+    "code:LSTM alone", "code:rows alone", "code:batch of crops", "code:siamese, one picture",
+    "code:ensemble of two nets", "code:logits and embedding", "file:ei_fomo_int8.onnx",
+    "keras:ConvNeXtTiny",
 }  # fmt: skip
 PUBLIC = ("torchvision", "timm", "transformers")
 

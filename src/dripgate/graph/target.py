@@ -198,7 +198,8 @@ def _refusal(looked_at: list[Candidate]) -> str:
     if not looked_at:
         return (
             "there is no tensor with spatial cells through which everything passes, so there is "
-            "nothing to make a heatmap of; a classifier with a convolution, or with tokens, has one"
+            "nothing to make a heatmap of; a classifier with a convolution, or with tokens, has "
+            "one, if its paths meet before they are pooled (those of an ensemble do not)"
         )
     listed = "; ".join(f"'{c.cut.name}': {c.problem}" for c in looked_at[:4])
     return f"no cut can be the target of a heatmap: {listed}"
