@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from ctypes.util import find_library
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,6 +69,10 @@ NEEDS = {
     "scikit-learn": Need(_module("sklearn"), EVERYTHING),
     "scikit-activeml": Need(_module("skactiveml"), EVERYTHING),
     "OpenCV": Need(_module("cv2"), EVERYTHING),
+    "PortAudio": Need(
+        lambda: bool(find_spec("sounddevice") and find_library("portaudio")),
+        f"{EVERYTHING} and {_DEBIAN} libportaudio2",
+    ),
     "emx-onnx-cgen": Need(_module("emx_onnx_cgen"), "make env"),
     "Daft": Need(_module("daft"), EVERYTHING),
     "playwright": Need(_module("playwright"), EVERYTHING),
