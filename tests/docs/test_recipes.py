@@ -212,7 +212,7 @@ def test_a_microphone(recipe, commands, alsa, monkeypatch):
     recipe("recipes/microphone.md", arrange)
     samples, seen = kept()
     assert seen > 15  # eight seconds of the pipe are 15 windows; the microphone gave others
-    assert {sample.source.partition("@")[0] for sample in samples} == {"mic:default", "pcm"}
+    assert any(sample.source.startswith("mic:default@") for sample in samples)
 
 
 def test_a_quota(recipe, loop, capsys):
