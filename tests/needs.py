@@ -92,13 +92,22 @@ NEEDS = {
     "Label Studio": Need(lambda: "DRIPGATE_INTEROP" in os.environ, "make interop (1.4 GB)"),
     "a Ray cluster": Need(lambda: "DRIPGATE_CLUSTER" in os.environ, "make sift-cluster (0.9 GB)"),
     "model-signing": Need(lambda: "DRIPGATE_MODEL_SIGNING" in os.environ, "make interop"),
+    "timm and transformers": Need(lambda: "DRIPGATE_ZOO" in os.environ, "make zoo-models"),
     "public models": Need(
         lambda: models_folder().is_dir(), "set DRIPGATE_MODELS to a folder of classifiers"
     ),
 }
 #: What .ci/run cannot bring: no user is root and not root, and some machines forbid mounts.
 ELSEWHERE = frozenset(
-    {"mounts", "no root", "Label Studio", "a Ray cluster", "model-signing", "public models"}
+    {
+        "mounts",
+        "no root",
+        "Label Studio",
+        "a Ray cluster",
+        "model-signing",
+        "public models",
+        "timm and transformers",
+    }
 )
 
 
