@@ -66,7 +66,7 @@ def match(
     strange = [folder for folder, i in zip(folders, found, strict=True) if i < 0]
     if strange:
         raise DataError(
-            f"{data}: the model does not know the classes {', '.join(strange[:5])}; it knows "
+            f"{data}: {model} does not know the classes {', '.join(strange[:5])}; it knows "
             f"{', '.join(names[:10])}{', …' if len(names) > 10 else ''}; rename the folders, or "
             "give the right names with --classes"
         )
