@@ -15,7 +15,7 @@ READY := .venv/.dev
 .DEFAULT_GOAL := help
 .PHONY: help env env-all demo demo-size demo-classifier test test-pythons test-lowest dist test-slow lint
 .PHONY: format bench bench-quick bench-adapt bench-memory bench-day demo-rows bench-policy bench-price
-.PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
+.PHONY: review-pictures bench-review interop tflite-tools bench-files zoo zoo-models bench-litert bench-run soak soak-uplink bench-uplink
 .PHONY: embed-tools embed-test bench-embed sift-cluster bench-sift readme-picture docs clean
 
 help: ## what can be made
@@ -200,6 +200,9 @@ $(ZOO)/.ready: pyproject.toml constraints.txt
 	$(ZOO)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
 	  torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.24.0 '.[train]'
 	@touch $@
+
+zoo-models: $(READY) $(ZOO)/.ready ## timm:NAME and hf:FOLDER with the real timm and transformers
+	DRIPGATE_ZOO=$(CURDIR)/$(ZOO)/bin/python OMP_NUM_THREADS=1 $(BIN)/pytest tests/fit/test_zoo.py
 
 zoo: $(ZOO)/.ready ## classifiers of every family made into gates (DRIPGATE_MODELS, hours): docs/results/zoo.md
 	$${DRIPGATE_TFLITE:-$(TFLITE)/bin/python} tools/zoo_keras.py out/keras  # after make tflite-tools

@@ -165,6 +165,25 @@ def library() -> Callable[..., ctypes.CDLL]:
 
 
 @pytest.fixture
+def alsa(tmp_path: Path) -> Callable[[np.ndarray], dict[str, str]]:
+    """Makes the environment in which ALSA's only microphone, "tape", gives these samples for ever,
+    as fast as they are read.
+    """
+
+    def made(samples: np.ndarray) -> dict[str, str]:
+        need("PortAudio")
+        samples.astype("<i2").tofile(tmp_path / "tape.raw")
+        (tmp_path / "alsa.conf").write_text(
+            "</usr/share/alsa/alsa.conf>\npcm.tape { type file slave.pcm { type null } "
+            f'file /dev/null infile "{tmp_path}/tape.raw" format raw }}\n'
+            "pcm.!default { type plug slave.pcm tape }\n"
+        )
+        return {"ALSA_CONFIG_PATH": str(tmp_path / "alsa.conf")}
+
+    return made
+
+
+@pytest.fixture
 def commands(dripgate, monkeypatch):
     """Runs the commands of a page of the documentation (tests/docs/pages.py)."""
     from pages import Shell

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from ctypes.util import find_library
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,6 +69,10 @@ NEEDS = {
     "scikit-learn": Need(_module("sklearn"), EVERYTHING),
     "scikit-activeml": Need(_module("skactiveml"), EVERYTHING),
     "OpenCV": Need(_module("cv2"), EVERYTHING),
+    "PortAudio": Need(
+        lambda: bool(find_spec("sounddevice") and find_library("portaudio")),
+        f"{EVERYTHING} and {_DEBIAN} libportaudio2",
+    ),
     "emx-onnx-cgen": Need(_module("emx_onnx_cgen"), "make env"),
     "Daft": Need(_module("daft"), EVERYTHING),
     "playwright": Need(_module("playwright"), EVERYTHING),
@@ -87,13 +92,22 @@ NEEDS = {
     "Label Studio": Need(lambda: "DRIPGATE_INTEROP" in os.environ, "make interop (1.4 GB)"),
     "a Ray cluster": Need(lambda: "DRIPGATE_CLUSTER" in os.environ, "make sift-cluster (0.9 GB)"),
     "model-signing": Need(lambda: "DRIPGATE_MODEL_SIGNING" in os.environ, "make interop"),
+    "timm and transformers": Need(lambda: "DRIPGATE_ZOO" in os.environ, "make zoo-models"),
     "public models": Need(
         lambda: models_folder().is_dir(), "set DRIPGATE_MODELS to a folder of classifiers"
     ),
 }
 #: What .ci/run cannot bring: no user is root and not root, and some machines forbid mounts.
 ELSEWHERE = frozenset(
-    {"mounts", "no root", "Label Studio", "a Ray cluster", "model-signing", "public models"}
+    {
+        "mounts",
+        "no root",
+        "Label Studio",
+        "a Ray cluster",
+        "model-signing",
+        "public models",
+        "timm and transformers",
+    }
 )
 
 

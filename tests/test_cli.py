@@ -619,6 +619,7 @@ def test_a_gate_is_no_model(dripgate, loop, tmp_path):
     refused(result, "is a gate already")
 
 
+@pytest.mark.needs("emx-onnx-cgen")
 def test_embed_asks_for_the_emulator_before_it_writes(dripgate, loop, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out, err = dripgate(

@@ -13,7 +13,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from dripgate.demo import head, scenes, shipped
+from dripgate import adapt
+from dripgate.demo import scenes, shipped
 from dripgate.demo.mean import Mean
 from dripgate.gate import Gate
 from dripgate.store import Store
@@ -86,6 +87,26 @@ def test_it_is_worth_its_place(rows):
     assert rows["initial"]["ahead"]["value"] > 0.05
     assert rows["full"]["ahead"]["value"] > -0.03
     assert rows["dripgate"]["broken"]["value"] < rows["random"]["broken"]["value"]
+
+
+def test_the_device_s_head_learns_from_its_stores(result):
+    """As 'dripgate adapt' would, from the true classes of what was kept."""
+    adapted, names = result["adapted"], tuple("0123456789")
+    labels, taken = 0, 0
+    for seed in (7, 8):
+        path = Path(result["folder"], f"day-{seed}.db")
+        with Store(path, read_only=True) as store:
+            kept = [one for one in store if one.decision is Decision.KEEP]
+        shown = {one.id: one.source.partition("/")[0] for one in kept}
+        shown = {sample: name for sample, name in shown.items() if name in names}
+        labels += len(shown)
+        taken += adapt(result["gate"], path, labels=shown).gate is not None
+    assert (adapted["labels"], adapted["taken"]) == (labels, taken)
+    gain = adapted["accuracy"]["value"] - result["deployed"]
+    assert adapted["gain"]["value"] == pytest.approx(gain)
+    assert gain > 0.05
+    after = f"{100 * adapted['accuracy']['value']:.1f} ± {100 * adapted['accuracy']['half']:.1f}"
+    assert f"{100 * result['deployed']:.1f} % → {after} %" in result["terminal"]
 
 
 def test_the_report_shows_the_means_and_their_errors(result):
@@ -184,34 +205,7 @@ def test_the_zip_of_a_day_is_in_the_order_of_its_frames(tmp_path, day):
         assert [archive.read(name) for name in archive.namelist()] == [one.payload for one in day]
 
 
-# The head and the mean ----------------------------------------------------------------------------
-
-
-def test_the_head_is_the_optimum_of_its_objective():
-    """The gradient, by hand, is zero there; and on separable data it is right."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 200)
-    x = rng.normal(size=(200, 5)) + 2 * np.eye(3, 5)[labels]
-    found = head.learn(x, labels, 3)
-    z = np.concatenate([(x - found.mean) / found.scale, np.ones((200, 1))], 1)
-    power = np.exp(z @ found.weights)
-    gradient = z.T @ (power / power.sum(1, keepdims=True) - np.eye(3)[labels]) / 200
-    gradient[:-1] += head.DECAY * found.weights[:-1]
-    assert np.abs(gradient).max() < 1e-3
-    assert (found.predict(x) == labels).mean() > 0.85
-
-
-@pytest.mark.needs("scikit-learn")
-def test_the_head_decides_as_scikit_learns_logistic_regression():
-    from sklearn.linear_model import LogisticRegression
-
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, 4, 300)
-    x = rng.normal(size=(300, 6)) + np.eye(4, 6)[labels]
-    found = head.learn(x, labels, 4)
-    peer = LogisticRegression(C=1 / (300 * head.DECAY), max_iter=1000)
-    peer.fit((x - found.mean) / found.scale, labels)
-    assert (found.predict(x) == peer.predict((x - found.mean) / found.scale)).mean() > 0.99
+# The mean -----------------------------------------------------------------------------------------
 
 
 def test_the_interval_of_a_mean_is_students():

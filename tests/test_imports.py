@@ -121,6 +121,8 @@ def test_an_extra_that_is_needed_at_the_end_is_asked_for_before_the_work(loop, t
                                  "--out", "m2.safetensors", "--gate", "g.onnx"]),
         ("matplotlib", "bench", ["bench", "digits", "--out", "rows"]),
         ("cv2", "camera", ["run", loop / "gate.onnx", "camera:0", "--store", "k.db"]),
+        ("cv2", "camera", ["run", loop / "gate.onnx", "rtsp://host/a", "--store", "k.db"]),
+        ("sounddevice", "mic", ["run", loop / "gate.onnx", "mic:", "--store", "k.db"]),
         ("paho", "mqtt", ["run", loop / "gate.onnx", data, "--store", "k.db",
                           "--uplink", "mqtt://localhost/farm"]),
         ("paho", "mqtt", ["run", loop / "gate.onnx", "mqtt://localhost/x", "--store", "k.db"]),

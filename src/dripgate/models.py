@@ -90,6 +90,7 @@ def open_model(
         classes=facts.classes or found.classes,
         preprocessing=facts.preprocessing or found.preprocessing,
         notes=(*found.notes, *facts.notes),
+        beside=facts.beside,
     )
 
 
@@ -111,7 +112,7 @@ def _onnx(
     shape = _with_sides(proto, sides) if sides else None
     return OnnxClassifier(
         proto, name, facts.classes, facts.input, facts.preprocessing, facts.holdout,
-        shape=shape, notes=facts.notes,
+        shape=shape, notes=facts.notes, beside=facts.beside,
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ class Shell:
             parsed(words[1:])
         elif words[1] == "review":
             _looked_at(words)
-        elif "--follow" in words:
+        elif "--follow" in words or "mic:" in words:
             _followed(words)
         elif "pcm:-" in words:
             self._piped(words, line)
@@ -143,7 +143,9 @@ def _looked_at(words: list[str]) -> None:
 
 
 def _followed(words: list[str]) -> None:
-    """It goes on until it is told to end: when two reports running have seen as much."""
+    """It goes on until it is told to end: when two reports running have seen as much, or once
+    something was heard of a microphone, which never falls silent.
+    """
     process = subprocess.Popen(
         [*_python(words), "--settle", "0", "--interval", "0.1"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -153,7 +155,7 @@ def _followed(words: list[str]) -> None:
         for line in process.stdout:
             said.append(line)
             seen = re.search(r'"seen": ?([1-9]\d*)', line)
-            if seen and seen[1] == before:
+            if seen and ("mic:" in words or seen[1] == before):
                 break
             before = seen[1] if seen else before
         else:

@@ -70,3 +70,30 @@ def test_what_is_said_of_pixels_is_not_for_arrays(tmp_path):
     assert dripgate.fit(_model(), tmp_path / "data", keep=0.5).info.calibration.accuracy == 1
     with pytest.raises(ModelError, match=r"for images, and the data are arrays; leave it out"):
         dripgate.fit(_model(), tmp_path / "data", preprocessing="imagenet")
+
+
+def test_names_beside_the_file_that_are_another_model_s(photos, tmp_path, dripgate):
+    """Said where they are taken; passed over where they cannot be; named where no folder fits."""
+    net, names = tmp_path / "net.onnx", tmp_path / "labels.txt"
+    onnx.save(_model(), net)
+
+    def fit(*options):
+        command = ("fit", photos, "--model", net, "--out", tmp_path / "gate.onnx", *options)
+        code, _, err = dripgate(*command)
+        return code, err
+
+    names.write_text("dark\nlight\n")
+    code, err = fit()
+    assert code == 0 and f"classes: {names}\n" in err
+    names.write_text("ant\nbee\ncat\n")
+    code, err = fit()
+    assert code == 0
+    assert f"classes: {names} has 3 names for 2 outputs, and is not used" in err
+    assert "classes: the folders in sorted order (dark, light, …)" in err
+    names.write_text("ant\nbee\n")
+    code, err = fit()
+    assert code == 2
+    assert f"{net} (by {names}) does not know the classes dark, light; it knows ant, bee" in err
+    (tmp_path / "right.txt").write_text("dark\nlight\n")
+    code, err = fit("--classes", tmp_path / "right.txt")
+    assert code == 0 and str(names) not in err

@@ -54,7 +54,7 @@ def test_a_path_bytes_and_a_message_are_the_same_gate(file, photos):
     assert any("'0-1'" in note for note in made[0].info.notes)
 
 
-def test_modules_programs_and_trusted_archives_open(bright, photos, tmp_path):
+def test_modules_and_trusted_archives_open(bright, photos, tmp_path):
     source = open_source(photos)
     torch.jit.save(torch.jit.trace(bright, torch.zeros(2, 1, 8, 8)), tmp_path / "net.pt")
     for model, trust in ((bright, False), (tmp_path / "net.pt", True)):
@@ -63,6 +63,46 @@ def test_modules_programs_and_trusted_archives_open(bright, photos, tmp_path):
         assert opened.cuts
     with pytest.raises(ModelError, match=r"net.pt: a TorchScript archive holds code.*--trust"):
         open_model(tmp_path / "net.pt", source)
+
+
+@pytest.fixture
+def knowing(bright):
+    """A net that tells dark from light."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), *bright[1:4], nn.Linear(1, 2)).eval()
+    state = [[[[[1.0]]]], [0.0], [[-9.0], [9.0]], [4.5, -4.5]]
+    names = ("0.weight", "0.bias", "4.weight", "4.bias")
+    net.load_state_dict(dict(zip(names, map(torch.tensor, state), strict=True)))
+    return net
+
+
+@pytest.mark.parametrize("batch", [None, 1, 4])
+@pytest.mark.parametrize("saved", [True, False])
+def test_an_exported_program_becomes_a_gate(knowing, photos, tmp_path, batch, saved):
+    shapes = None if batch else ({0: torch.export.Dim("batch")},)
+    example = torch.zeros(batch or 2, 1, 8, 8)
+    model = torch.export.export(knowing, (example,), dynamic_shapes=shapes)
+    if saved:
+        torch.export.save(model, tmp_path / "net.pt2")
+        model = tmp_path / "net.pt2"
+    gate = dripgate.fit(model, photos, trust=saved, keep=0.5)
+    assert gate.info.calibration.accuracy == 1
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    inputs = torch.from_numpy(pixels.transpose(0, 3, 1, 2) / np.float32(255))
+    np.testing.assert_allclose(gate(pixels).logits, knowing(inputs).detach().numpy(), atol=1e-4)
+
+
+def test_an_archive_of_torch_export_is_opened_where_it_is_trusted(knowing, photos, tmp_path, capfd):
+    """torch unpickles what is in it without a question."""
+    program = torch.export.export(knowing, (torch.zeros(2, 1, 8, 8),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    with pytest.raises(ModelError, match=r"net\.pt2: an archive of torch\.export.*--trust"):
+        open_model(tmp_path / "net.pt2", open_source(photos))
+    torch.save(knowing.state_dict(), tmp_path / "state.pt2")
+    (tmp_path / "none.pt2").write_bytes(b"nothing")
+    for name in ("state.pt2", "none.pt2"):
+        with pytest.raises(ModelError, match=r"cannot be read as an archive of torch\.export"):
+            open_model(tmp_path / name, open_source(photos), trust=True)
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("kind", ["pth", "bin", "pkl", "ckpt", "keras", "h5"])

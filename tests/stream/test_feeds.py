@@ -404,9 +404,12 @@ def film(tmp_path):
 
 @pytest.mark.parametrize(("every", "frames"), [(0.0, range(30)), (0.5, range(0, 30, 5))])
 def test_a_film_gives_its_frames(film, every, frames):
-    from dripgate.stream.camera import camera
+    from dripgate.stream.camera import Camera
+    from dripgate.stream.frames import look
 
-    samples = [sample for sample in camera(str(film), every, lambda: False) if sample]
+    name = f"camera:{film}"
+    feed = look(name, lambda: Camera(str(film), name), every, lambda: False)
+    samples = [sample for sample in feed if sample]
     spec = ImageInput(height=48, width=64, channels=1)
     means = [decode(sample.payload, spec).mean() for sample in samples]
     assert means == pytest.approx([8 * i for i in frames], abs=3)

@@ -104,6 +104,7 @@ _EXTRAS = {
     "skactiveml": "bench",
     "paho": "mqtt",
     "cv2": "camera",
+    "sounddevice": "mic",
     "emx_onnx_cgen": "embed",
     "cryptography": "release",
     "starlette": "review",

@@ -120,6 +120,11 @@ def days_described(found: Days) -> list[str]:
         "                 last layer was learned anew (scikit-learn's digits; the rest of the net "
         "stays as it is);",
         f"                 the classifier as it came: {percent(found.deployed)}",
+        f"  adapted        {percent(found.deployed)} → {found.adapted.accuracy.points()} % "
+        f"({found.adapted.gain.points('+')}) on the device, by 'dripgate adapt': from the "
+        f"{found.adapted.labels:,} labels of what it kept",
+        f"                 and what the gate remembers; taken on {found.adapted.taken} of "
+        f"{found.days} days",
         f"  storage saved  {percent(1 - ours.stored.value)} of the frames and bytes",
         f"  set aside      {found.quarantined:,} frames as unlike the data the gate was fitted on, "
         f"{found.quarantined_broken:,} of them broken; they count as stored",

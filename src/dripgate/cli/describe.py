@@ -181,6 +181,8 @@ def run(summary: RunSummary, path: Path, on_disk: int) -> list[str]:
     ]
     if summary.lost:
         lines.append(f"lost         {summary.lost:>9,}  before a verdict: slower than the source")
+    if summary.gaps:
+        lines.append(f"gaps         {summary.gaps:>9,}  the device was away, or lost something")
     if summary.known:
         lines.append(
             f"known        {summary.known:>9,}  files decided before by this gate and these "

@@ -63,7 +63,10 @@ _OPTIONS = [
         "package.module:factory.",
     ),
     click.option("--weights", type=click.Path(path_type=Path), help="Weights as safetensors."),
-    click.option("--trust", is_flag=True, help="Open a TorchScript archive, which holds code."),
+    click.option(
+        "--trust", is_flag=True,
+        help="Open an archive of TorchScript or torch.export, which may hold code.",
+    ),
     click.option(
         "--preprocess", default="auto", show_default=True,
         help="What pixels become: imagenet, tf (-1…1), 0-1, 0-255, int8, caffe, each also with "

@@ -40,13 +40,27 @@ from dripgate.gate import Gate
 from dripgate.policy import Rules, parse_allowance
 from dripgate.release.trial import Trials, count_death
 from dripgate.store import Store, parse_duration, parse_size
-from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
+from dripgate.stream.broker import (
+    Address,
+    Security,
+    is_address,
+    name_of,
+    parse_address,
+    read_login,
+)  # fmt: skip
 from dripgate.stream.force import InForce
 from dripgate.stream.loop import BATCH, Summary, run
 from dripgate.stream.metrics import Listen, Page, parse_listen
 from dripgate.stream.reading import TIMES
 from dripgate.stream.service import Service
-from dripgate.stream.sources import How, check_source, open_source, unused_options
+from dripgate.stream.sources import (
+    How,
+    check_source,
+    live,
+    open_source,
+    shown,
+    unused_options,
+)  # fmt: skip
 from dripgate.types import Sample, Verdict
 
 
@@ -96,15 +110,19 @@ from dripgate.types import Sample, Verdict
 @click.option(
     "--seed", default=0, show_default=True, type=SEEDS, help="Of the audit and all other chance."
 )
-@click.option("--rate", type=click.IntRange(1), help="Of pcm:-, in Hz; the gate's if not given.")
-@click.option("--channels", type=click.IntRange(1), help="Of raw pcm:-, averaged; 1 if not given.")
+@click.option("--rate", type=click.IntRange(1), help="Of sound, in Hz; the gate's if not given.")
+@click.option("--channels", type=click.IntRange(1), help="Of sound, averaged; 1 if not given.")
 @click.option(
     "--overlap", default=0.5, show_default=True, type=Finite(0, 0.95),
-    help="Of the windows of pcm:-.",
+    help="Of the windows of mic: and pcm:-.",
 )  # fmt: skip
 @click.option(
     "--every", default=0.0, type=SECONDS,
-    help="Seconds between two frames of camera:…; 0 is all.",
+    help="Seconds between two frames of a camera; 0 is all.",
+)  # fmt: skip
+@click.option(
+    "--source-credentials", type=click.Path(path_type=Path, dir_okay=False),
+    help="Of a network camera: TOML file with username and password.",
 )  # fmt: skip
 @click.option("--queue", default="64MB", show_default=True, help="Memory for what waits.")
 @click.option(
@@ -136,9 +154,11 @@ def command(
 ) -> None:  # fmt: skip
     """Decide about every sample of SOURCE and store what GATE keeps.
 
-    SOURCE is a folder or an archive, pcm:- (raw 16-bit PCM on standard input), camera:0 or
-    camera:film.mp4, or mqtt://host/topic. A run that was interrupted goes on where it stopped, and
-    a file that was decided by this gate and these options is not decided again, unless --again.
+    SOURCE is a folder or an archive; mic: or mic:NAME (a microphone), pcm:- (16-bit PCM on
+    standard input); camera:0, camera:film.mp4, picamera:0 (a Raspberry Pi's own), rtsp://host/path
+    or http://host/path (network cameras); or mqtt://host/topic. A run that was interrupted goes on
+    where it stopped, and a file that was decided by this gate and these options is not decided
+    again, unless --again.
 
     With --keep, --budget, --audit or --duplicates a policy decides on top of the gate: shares and
     budgets are kept to, a scene is kept once, no class dries up, and a few samples are kept at
@@ -156,8 +176,9 @@ def command(
     if address:
         require("--uplink", "mqtt", "paho")
     _say_unused(source, options, rules)
+    login = read_login(options["source_credentials"], {})
     opened, stop = Gate.load(gate, threads=0), Stop()
-    lasting = options["follow"] or ":" in source
+    lasting = options["follow"] or bool(live(source))
     watching = Watching(opened.info.classes, opened.info.input)
     with (
         _page(listen) as page,
@@ -181,6 +202,7 @@ def command(
         how = _how(options, secure, uplink.link.wait if uplink else stop.wait)._replace(
             own=tuple(path for path in (gate, options["metrics"], json_path, force.folder) if path),
             told=note,
+            login=login,
         )
         with (
             closing(open_source(source, opened.info.input, kept, stop, how)) as feed,
@@ -215,7 +237,7 @@ def command(
     lines += describe.uplink(sent, left) if sent else []
     show(
         lines + (describe.labels(learns.labels) if learns.labels else []),
-        {"gate": str(gate), "source": source, "store": str(store), "store_bytes": on_disk,
+        {"gate": str(gate), "source": shown(source), "store": str(store), "store_bytes": on_disk,
          "summary": summary, "found": seen, "uplink": sent,
          "labels": learns.labels},
         json_path,
@@ -254,7 +276,8 @@ def _say_unused(source: str, options: dict[str, Any], rules: Rules | None) -> No
         unused.append("seed")
     if unused:
         named = ", ".join(flags[name] for name in unused)
-        note(f"  note: not used here: {named}; {source} or the other options leave no use for it")
+        note(f"  note: not used here: {named}; {shown(source)} or the other options leave no use "
+             "for it")  # fmt: skip
 
 
 def _how(options: dict[str, Any], secure: Security, wait: Callable[[float], object]) -> How:

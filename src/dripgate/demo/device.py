@@ -2,8 +2,9 @@
 
 Through the same functions and files that a user has, and without torch. Each way stores as many
 frames as dripgate did, all of one size. What is not broken of it is labelled (of dripgate's: what
-it kept, not what it set aside), and the classifier's last layer is learned anew on the initial
-samples and that (``head``).
+it kept, not what it set aside), and the classifier's last layer is learned anew from the initial
+samples and that. And as on a device, without the initial samples: ``adapt`` lets the head learn
+from a day's store and what the gate remembers.
 """
 
 import time
@@ -14,14 +15,16 @@ from typing import NamedTuple, cast
 import msgspec
 import numpy as np
 
+from dripgate.adapting.learning import adapt
+from dripgate.adapting.solve import Examples, Problem, logits, solve
 from dripgate.data import class_of, load
 from dripgate.demo import scenes, shipped
-from dripgate.demo.head import learn
 from dripgate.demo.mean import MOST, Mean
 from dripgate.demo.result import Noted, Streamed, ready, report_of
 from dripgate.errors import UserError
 from dripgate.fitting.fit import run_all
 from dripgate.gate import Gate, Outputs
+from dripgate.gate_tensors import Linear, read_linear
 from dripgate.policy import Rules
 from dripgate.report import Outcome, write
 from dripgate.store import Store
@@ -37,6 +40,8 @@ WAYS = ("initial", "full", "dripgate", "random", "nth", "margin")
 DAYS = 8
 #: What of the policy is not as ``run`` has it: more at random, for a stream this short.
 AUDIT = 0.02
+#: Weight decay of a last layer that is learned anew, per sample.
+DECAY = 1e-3
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -54,11 +59,23 @@ class Row(msgspec.Struct, kw_only=True):
     ahead: Mean | None
 
 
+class Adapting(msgspec.Struct, kw_only=True):
+    """``adapt`` on each day's own store: from so many labels of all days; on how many days the new
+    head was better, and taken; accuracy on the test frames after it, and what that is more.
+    """
+
+    labels: int
+    taken: int
+    accuracy: Mean
+    gain: Mean
+
+
 class Result(msgspec.Struct, kw_only=True):
     """What the days gave. deployed: accuracy of the classifier as it ships, on the same frames.
 
-    frames, broken: of all days. quarantined: frames set aside, of all days, ``quarantined_broken``
-    of them broken. account: what the policy did on the first day. seconds: by phase.
+    adapted: what the device alone made of it. frames, broken: of all days. quarantined: frames set
+    aside, of all days, ``quarantined_broken`` of them broken. account: what the policy did on the
+    first day. seconds: by phase.
     """
 
     days: int
@@ -70,6 +87,7 @@ class Result(msgspec.Struct, kw_only=True):
     tested: int
     deployed: float
     rows: list[Row]
+    adapted: Adapting
     seconds: dict[str, float]
     folder: str
     gate: str
@@ -79,12 +97,15 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 class _Tested(NamedTuple):
-    """Embeddings (N, D) and class indices (N,) of what is learned from and tested on."""
+    """Embeddings (N, D) and class indices (N,) of what is learned from and tested on; of the latter
+    also what the gate's own last layer takes.
+    """
 
     initial: Array
     initial_y: Array
     test: Array
     test_y: Array
+    features: Array
 
 
 class _Day(NamedTuple):
@@ -120,7 +141,7 @@ def device(
     tested, deployed = _tested(gate, labelled)
     clock("fit")
 
-    seen, found = [], []
+    seen, found, after = [], [], []
     for number in range(days):
         day_seed = seed + number
         log(f"[2/3] day {number + 1} of {days}: {scenes.DAY:,} frames through gate and policy")
@@ -131,6 +152,8 @@ def device(
         log(f"[2/3] day {number + 1} of {days}: {', '.join(WAYS)}")
         found.append(_compare(seen[-1], tested, day_seed))
         clock("compare")
+        after.append(_adapted(gate, out / f"day-{day_seed}.db", tested))
+        clock("adapt")
 
     log("[3/3] writing the report")
     rows = [_row(way, found) for way in WAYS]
@@ -143,7 +166,8 @@ def device(
         broken=sum(int((day.labels < 0).sum()) for day in seen),
         quarantined=sum(int(_aside(day).sum()) for day in seen),
         quarantined_broken=sum(int((_aside(day) & (day.labels < 0)).sum()) for day in seen),
-        tested=len(tested.test_y), deployed=deployed, rows=rows, seconds=clock.seconds,
+        tested=len(tested.test_y), deployed=deployed, rows=rows, adapted=_adapting(after, deployed),
+        seconds=clock.seconds,
         folder=str(out), gate=str(out / "gate.onnx"), store=str(out / f"day-{seed}.db"),
         report=str(out / "report.html"), account=seen[0].streamed.account,
     )  # fmt: skip
@@ -171,7 +195,8 @@ def _tested(gate: Gate, labelled: Path) -> tuple[_Tested, float]:
     test_y = named[data.test.y]
     labels = np.array([gate.info.classes.index(sample.source) for sample in initial])
     deployed = float((outputs.logits.argmax(1) == test_y).mean())
-    return _Tested(_outputs(gate, initial).embedding, labels, outputs.embedding, test_y), deployed
+    known = _outputs(gate, initial).embedding
+    return _Tested(known, labels, outputs.embedding, test_y, outputs.features), deployed
 
 
 def _run(gate: Gate, stream: Path, path: Path, seed: int) -> _Day:
@@ -217,16 +242,54 @@ def _compare(day: _Day, tested: _Tested, seed: int) -> dict[str, _Found]:
     found = {}
     for way, rows in chosen.items():
         whole = rows[day.labels[rows] >= 0]
-        head = learn(
+        accuracy = _anew(
             np.concatenate([tested.initial, day.outputs.embedding[whole]]),
-            np.concatenate([tested.initial_y, day.labels[whole]]),
-            day.outputs.logits.shape[1],
-        )
-        right = head.predict(tested.test) == tested.test_y
+            np.concatenate([tested.initial_y, day.labels[whole]]), day.outputs.logits.shape[1],
+            tested,
+        )  # fmt: skip
         count = len(stored) if way == "dripgate" else len(rows)
         broken = 1 - len(whole) / len(rows) if len(rows) else 0.0
-        found[way] = _Found(count / len(frames), broken, float(right.mean()))
+        found[way] = _Found(count / len(frames), broken, accuracy)
     return found
+
+
+def _anew(embeddings: Array, labels: Array, classes: int, tested: _Tested) -> float:
+    """Accuracy of a last layer that is learned from nothing but these."""
+    mean, scale = embeddings.mean(0, dtype=np.float64), embeddings.std(0, dtype=np.float64) + 1e-6
+    nothing = Linear(np.zeros((classes, len(mean)), np.float32), np.zeros(classes, np.float32))
+    problem = Problem(nothing, "softmax", 1.0, DECAY * len(labels), classes)
+    head = solve(problem, Examples((embeddings - mean) / scale, labels, np.ones(len(labels))))
+    return _right(head, (tested.test - mean) / scale, tested)
+
+
+def _right(head: Linear, features: Array, tested: _Tested) -> float:
+    return float((logits(head, features).argmax(1) == tested.test_y).mean())
+
+
+class _After(NamedTuple):
+    labels: int
+    taken: bool
+    accuracy: float
+
+
+def _adapted(gate: Gate, path: Path, tested: _Tested) -> _After:
+    """The head after it learned from what a day kept, if it is better by the device's own word."""
+    with Store(path, read_only=True) as store:
+        kept = [one for one in store if one.decision is Decision.KEEP]
+        shown = {one.id: class_of(one.source, gate.info.classes) for one in kept}
+        labels = {sample: name for sample, name in shown.items() if name is not None}
+        found = adapt(gate, store, labels=labels).gate
+    now = found or gate
+    head = read_linear(now.data, now.info, now.name)
+    return _After(len(labels), found is not None, _right(head, tested.features, tested))
+
+
+def _adapting(days: list[_After], deployed: float) -> Adapting:
+    after = np.array([day.accuracy for day in days])
+    return Adapting(
+        labels=sum(day.labels for day in days), taken=sum(day.taken for day in days),
+        accuracy=Mean.of(after), gain=Mean.of(after - deployed),
+    )  # fmt: skip
 
 
 def _row(way: str, days: list[dict[str, _Found]]) -> Row:

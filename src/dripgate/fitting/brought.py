@@ -151,8 +151,12 @@ def bring(
             f"{dataset.name} is decoded to {dataset.input}, {classifier.name} takes {spec}; "
             "load the data with the classifier's input"
         )
+    known_names = _names(classifier, ends.classes, notes)
+    model = classifier.name
+    if known_names is not None and classifier.beside:
+        model += f" (by {classifier.beside})"
     found, places, more = names.match(
-        classifier.classes, dataset.classes, ends.classes, dataset.name, classifier.name
+        known_names, dataset.classes, ends.classes, dataset.name, model
     )
     samples = calibration_part(dataset, classifier.holdout)
     file, labels = opened.file, places[samples.y]
@@ -184,6 +188,21 @@ def calibration_part(dataset: Dataset, holdout: float) -> Split:
             "needed (a few hundred are good); give more labelled data"
         )
     return part
+
+
+def _names(classifier: OnnxClassifier, outputs: int, notes: list[str]) -> tuple[str, ...] | None:
+    """The classes as they are known; a file that lies beside counts where it fits the outputs."""
+    classes, beside = classifier.classes, classifier.beside
+    if classes is None or not beside:
+        return classes
+    if len(classes) != outputs:
+        notes.append(
+            f"classes: {beside} has {len(classes)} names for {outputs} outputs, and is not used; "
+            "--classes FILE says which are right"
+        )
+        return None
+    notes.append(f"classes: {beside}")
+    return classes
 
 
 def _input_for(ends: Ends, data: Source | Dataset, said: Said, notes: list[str]) -> InputSpec:

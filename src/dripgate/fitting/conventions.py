@@ -10,7 +10,7 @@ import numpy as np
 
 from dripgate.data import Split
 from dripgate.errors import UserError
-from dripgate.fitting.names import best_order
+from dripgate.fitting.names import best_order, other_names
 from dripgate.gate_info import INPUT_NAME
 from dripgate.graph.measure import run, session
 from dripgate.graph.prepare import preparation_model
@@ -152,10 +152,12 @@ def try_conventions(
         results = run_in_batches(found, given, values, output)
         told(len(pixels) * (len(tried) + 1))
         tried.append(Tried(name, spec, accuracy(results, truth), _matched(results, truth)))
-    best = max(one.accuracy for one in tried)
+    best, matched = (max(values) for values in zip(*(one[2:] for one in tried), strict=True))
     guess = 1.5 * max(np.bincount(truth)) / len(truth)
-    # No better than a guess, they may still tell the classes apart, under other names.
-    return sorted(tried, key=lambda one: -(one.accuracy if best > guess else one.matched))
+    # They may tell the classes apart under other names alone: no better than a guess, or far worse
+    # than under those.
+    named = best > guess and not other_names(matched, best)
+    return sorted(tried, key=lambda one: -(one.accuracy if named else one.matched))
 
 
 def _matched(outputs: Array, truth: Array) -> float:

@@ -90,7 +90,9 @@ def fit(
         raise DataError(f"no score is called '{score}'; choose one of {', '.join(SCORES)}")
     classifier = model if isinstance(model, OnnxClassifier) else OnnxClassifier(load(model))
     classifier = classifier.with_(
-        classes=classes or classifier.classes, output=output or classifier.output
+        classes=classes or classifier.classes,
+        beside="" if classes else classifier.beside,
+        output=output or classifier.output,
     )
     if not isinstance(_kind(data), ImageInput):
         classifier = classifier.with_real_input()

@@ -18,7 +18,9 @@ _LARGEST = 4_000_000  # bytes of a configuration
 
 
 class Facts(NamedTuple):
-    """What is known; None is nothing. size: (height, width) of the images."""
+    """What is known; None is nothing. size: (height, width) of the images. beside: the file with
+    the classes where they do not stand in the model's own.
+    """
 
     classes: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
@@ -26,6 +28,7 @@ class Facts(NamedTuple):
     notes: tuple[str, ...] = ()
     input: InputSpec | None = None
     holdout: float = 0.0
+    beside: str = ""
 
 
 def facts_of(proto: onnx.ModelProto, path: Path | None) -> Facts:
@@ -46,7 +49,7 @@ def facts_of(proto: onnx.ModelProto, path: Path | None) -> Facts:
         return found
     labels = path.with_name("labels.txt")
     if labels.is_file():
-        return Facts(classes=read_names(labels), notes=(f"classes: {labels}",))
+        return Facts(classes=read_names(labels), beside=str(labels))
     return Facts()
 
 
@@ -99,9 +102,9 @@ def hugging_face(folder: Path) -> Facts:
     sides = (int(side), int(width)) if side and width else None
     described = "image_mean" in images or "do_rescale" in images
     normalize = _hugging_face_pixels(images) if described else None
-    notes = [f"classes: {folder / 'config.json'}"] if classes else []
-    notes += [f"preprocessing: {folder / 'preprocessor_config.json'}"] if normalize else []
-    return Facts(classes, normalize, sides, tuple(notes))
+    notes = (f"preprocessing: {folder / 'preprocessor_config.json'}",) if normalize else ()
+    beside = str(folder / "config.json") if classes else ""
+    return Facts(classes, normalize, sides, notes, beside=beside)
 
 
 def _hugging_face_pixels(config: dict[str, Any]) -> Normalize:

@@ -66,7 +66,7 @@ def match(
     strange = [folder for folder, i in zip(folders, found, strict=True) if i < 0]
     if strange:
         raise DataError(
-            f"{data}: the model does not know the classes {', '.join(strange[:5])}; it knows "
+            f"{data}: {model} does not know the classes {', '.join(strange[:5])}; it knows "
             f"{', '.join(names[:10])}{', …' if len(names) > 10 else ''}; rename the folders, or "
             "give the right names with --classes"
         )
@@ -105,4 +105,9 @@ def permuted(predicted: Array, labels: Array, classes: int) -> Array | None:
     order, right = best_order(predicted, labels, classes)
     given = float((predicted == labels).mean())
     moved = order[order >= 0] != np.flatnonzero(order >= 0)
-    return order if right > 0.5 and right > 1.5 * given + 0.1 and moved.any() else None
+    return order if other_names(right, given) and moved.any() else None
+
+
+def other_names(matched: float, given: float) -> bool:
+    """Whether an accuracy under the best order of the classes is another than the given order's."""
+    return matched > 0.5 and matched > 1.5 * given + 0.1

@@ -35,7 +35,7 @@ class OnnxClassifier:
     data given to ``fit`` are all new to it). shape: of a sample at the model's own input.
     output: the name of the output with the classes. others: makes the same classifier as other
     exporters write it, one after the other, for where this one has no usable cut. notes: to be
-    said.
+    said. beside: the file that the classes were found in, which may be another model's.
     """
 
     model: onnx.ModelProto
@@ -48,6 +48,7 @@ class OnnxClassifier:
     output: str | None = None
     others: Callable[[], Iterable[onnx.ModelProto]] = tuple
     notes: tuple[str, ...] = field(default=())
+    beside: str = ""
 
     def open(self) -> Opened:
         """Its graph, read anew: what is opened is used up by a gate. Raises ModelError."""

@@ -23,6 +23,8 @@ class Feed:
 
     #: Samples that came and were thrown away because the loop was too slow.
     lost = 0
+    #: Places where something is missing since a device was away or too fast.
+    gaps = 0
     #: Files that were decided before; that stay although they were to go; that never rested.
     known = stayed = 0
     restless: Sequence[str] = ()

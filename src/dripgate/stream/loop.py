@@ -52,6 +52,7 @@ class Summary(msgspec.Struct, kw_only=True):
 
     stored: samples newly written. present: were in the store already. refused: the store was
     full of more valuable ones. lost: came and were thrown away because the loop was too slow.
+    gaps: places where something is missing since a device was away or too fast.
     known: files that were decided before by this gate and these rules, and are not counted in
     ``seen``. stayed: files that were to be removed or moved and stay. restless: files that were
     not read because they went on changing. reasons: verdicts by "decision: reason".
@@ -66,6 +67,7 @@ class Summary(msgspec.Struct, kw_only=True):
     present: int = 0
     refused: int = 0
     lost: int = 0
+    gaps: int = 0
     known: int = 0
     stayed: int = 0
     restless: list[str] = []
@@ -220,6 +222,8 @@ def _store(
     counted["bytes_seen"] = sum(len(sample.payload) for sample, _ in pairs)
     lost = feed.lost
     counted["lost"], summary.lost = lost - summary.lost, lost
+    gaps = feed.gaps
+    counted["gaps"], summary.gaps = gaps - summary.gaps, gaps
     meta = dict(feed.notes()) | caution.note(len(pairs)) | notes
     gates = {sample.id: gate for sample, _ in worth}
     decided = feed.decided(pairs)

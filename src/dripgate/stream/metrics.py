@@ -20,6 +20,7 @@ TOTALS = {
     "unreadable": "Samples that could not be decoded.",
     "switched": "Times that another gate took over.",
     "lost": "Samples thrown away before a verdict because the loop was too slow.",
+    "gaps": "Times that a camera or microphone was away, or lost something before it was read.",
     "sent": "Samples that the receiver has confirmed.",
     "sent_messages": "Messages published, repeats included.",
     "bytes_sent": "Bytes of messages published, repeats included.",

@@ -61,18 +61,12 @@ def microphone(
     Raises DataError for what cannot be; while it is read, for a WAV that is not 16-bit PCM, and
     for two equal channels that nobody said were two.
     """
-    if rate is not None and not _RATES[0] <= rate <= _RATES[1]:
-        raise DataError(f"a rate of {rate} Hz; expected {_RATES[0]} to {_RATES[1]}")
-    if channels is not None and not 1 <= channels <= _MOST_CHANNELS:
-        raise DataError(f"{channels} channels; expected 1 to {_MOST_CHANNELS}")
-    if not 0 <= overlap <= 0.95:
-        raise DataError(f"an overlap of {overlap}; expected 0 to 0.95 of a window")
+    check_form(rate, channels, overlap)
     source = pipe or sys.stdin.buffer
 
     def produce(put: Callable[[Sample], bool]) -> None:
         form, stream = _begun(source, _Form(rate or spec.rate, channels or 1), rate, channels)
-        window = ceil(spec.length * Fraction(form.rate, spec.rate))
-        hop = max(1, round(window * (1 - overlap)))
+        window, hop = span(spec, form.rate, overlap)
         for at, frames in windows(stream, window, hop, form.channels):
             if at == 0 and channels is None and not form.told:
                 _check_mono(frames)
@@ -81,6 +75,22 @@ def microphone(
                 return
 
     return Live(produce, stop, room=room, drop_oldest=drop_oldest)
+
+
+def check_form(rate: int | None, channels: int | None, overlap: float) -> None:
+    """Raises DataError for a form of sound, or an overlap of windows, that cannot be."""
+    if rate is not None and not _RATES[0] <= rate <= _RATES[1]:
+        raise DataError(f"a rate of {rate} Hz; expected {_RATES[0]} to {_RATES[1]}")
+    if channels is not None and not 1 <= channels <= _MOST_CHANNELS:
+        raise DataError(f"{channels} channels; expected 1 to {_MOST_CHANNELS}")
+    if not 0 <= overlap <= 0.95:
+        raise DataError(f"an overlap of {overlap}; expected 0 to 0.95 of a window")
+
+
+def span(spec: AudioInput, rate: int, overlap: float) -> tuple[int, int]:
+    """Frames of a window as long as the gate's input, and from one to the next."""
+    window = ceil(spec.length * Fraction(rate, spec.rate))
+    return window, max(1, round(window * (1 - overlap)))
 
 
 def windows(

@@ -2,34 +2,40 @@
 
     incoming/          a folder; with follow also what arrives in it later
     stream.zip         an archive
-    pcm:-              a microphone: 16-bit PCM on standard input, raw or as a WAV
-    camera:0           a camera, by number or address; camera:film.mp4 a film
+    mic:               a microphone: the default one, mic:1 or mic:USB by number or name
+    pcm:-              16-bit PCM on standard input, raw or as a WAV
+    camera:0           a camera, by number; camera:film.mp4 a film
+    rtsp://host/path   a network camera; rtsps, http and https too
+    picamera:0         a Raspberry Pi's own camera
     mqtt://host/topic  messages, one sample each
 
 All give the same samples. Sizes are limited before anything is decoded; pixels and durations when
 it is.
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
 from dripgate.data.files import check
 from dripgate.errors import DataError, require
 from dripgate.store import Store
-from dripgate.stream.broker import Security, is_address, name_of, parse_address
+from dripgate.stream.broker import Login, Security, is_address, name_of, parse_address
 from dripgate.stream.feed import ROOM, Feed, Stop
 from dripgate.stream.folder import Folder
 from dripgate.types import AudioInput, ImageInput, InputSpec, Sample
 
-_LIVE = ("pcm", "camera")
+#: What a login may be called in the path of a camera's address.
+_LOGIN = re.compile(r"(?i)\b(user\w*|login|pass\w*|pwd|auth|token|key)=[^&;/]*")
 
 
 class How(NamedTuple):
     """follow, processed, unreadable, times, again, own, settle, told: of a ``Folder``. rate (Hz),
-    channels, overlap (of a window): of PCM. every: seconds between two frames of a camera. room,
-    drop_oldest: of the queue of what does not wait.
+    channels, overlap (of a window): of PCM and microphones. every: seconds between two frames of a
+    camera. login: of a network camera. room, drop_oldest: of the queue of what does not wait.
     security: of a broker. wait: how a followed folder passes the time, as in ``Folder``.
     """
 
@@ -45,6 +51,7 @@ class How(NamedTuple):
     channels: int | None = None
     overlap: float = 0.5
     every: float = 0.0
+    login: Login | None = None
     room: int = ROOM
     drop_oldest: bool | None = None
     security: Security = Security()
@@ -53,19 +60,42 @@ class How(NamedTuple):
 
 #: Kinds of sources, and where what of ``How`` is used. A "grown" folder is followed.
 _USED = {
-    "rate": "pcm", "channels": "pcm", "overlap": "pcm", "every": "camera", "settle": "grown",
+    "rate": "pcm mic", "channels": "pcm mic", "overlap": "pcm mic", "settle": "grown",
+    "every": "camera picamera network", "source_credentials": "network",
     "processed": "folder grown", "unreadable": "folder grown", "times": "folder grown archive",
     "again": "folder grown archive", "follow": "folder grown archive",
-    "queue": "pcm camera mqtt", "when_full": "pcm camera mqtt",
+    "queue": "pcm mic camera picamera network mqtt",
+    "when_full": "pcm mic camera picamera network mqtt",
 }  # fmt: skip
+
+
+def live(source: str) -> str:
+    """What kind of source it is that gives samples by itself; empty for files."""
+    kind, colon, rest = source.partition(":")
+    if is_address(source):
+        return "mqtt"
+    if kind in ("rtsp", "rtsps", "http", "https") and rest.startswith("//"):
+        return "network"
+    if kind == "camera" and rest:
+        return "network" if "://" in rest else kind
+    return kind if (kind == "pcm" and rest) or (kind in ("mic", "picamera") and colon) else ""
+
+
+def shown(source: str) -> str:
+    """The source as it may be written down: a camera's address without what may be a login."""
+    if live(source) != "network":
+        return source
+    scheme, _, rest = source.partition("://")
+    host, slash, path = rest.partition("/")
+    path, question, _ = path.partition("?")
+    path = _LOGIN.sub(r"\1=…", path)
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{question and '?…'}"
 
 
 def unused_options(source: str, follow: bool, given: Collection[str]) -> list[str]:
     """Those of the options of ``run`` that mean nothing to this source."""
-    kind, _, rest = source.partition(":")
-    if is_address(source):
-        kind = "mqtt"
-    elif not (kind in _LIVE and rest):
+    kind = live(source)
+    if not kind:
         kind = "archive" if not Path(source).expanduser().is_dir() else "folder"
         kind = "grown" if follow else kind
     return sorted(name for name in given if kind not in _USED.get(name, kind).split())
@@ -87,13 +117,19 @@ def check_source(source: str) -> None:
     """DataError, UplinkError or MissingExtra where this can be no source, before anything is made
     for it.
     """
-    kind, _, rest = source.partition(":")
-    if is_address(source):
+    kind = live(source)
+    if kind == "mqtt":
         parse_address(source, wildcards=True)
-        require(f"{kind}://…", "mqtt", "paho")
-    elif kind == "camera" and rest:
+        require(f"{source.partition(':')[0]}://…", "mqtt", "paho")
+    elif kind in ("camera", "network"):
         require("camera:…", "camera", "cv2")
-    elif not (kind in _LIVE and rest):
+        if kind == "network":
+            _with_login(source.removeprefix("camera:"), None)
+    elif kind == "mic":
+        from dripgate.stream.mic import check_microphone
+
+        check_microphone(source.removeprefix("mic:"))
+    elif not kind:
         check(Path(source).expanduser())
 
 
@@ -102,10 +138,12 @@ def open_source(source: str, spec: InputSpec, store: Store, stop: Stop, how: How
 
     Raises DataError, and UplinkError for a broker.
     """
-    kind, _, rest = source.partition(":")
-    if kind in _LIVE and rest:
-        return _pcm(rest, spec, stop, how) if kind == "pcm" else _camera(rest, spec, stop, how)
-    if is_address(source):
+    kind = live(source)
+    if kind in ("pcm", "mic"):
+        return _heard(source, spec, stop, how)
+    if kind in ("camera", "network", "picamera"):
+        return _looked_at(source, spec, stop, how)
+    if kind == "mqtt":
         from dripgate.stream.topic import Topic
 
         drop = bool(how.drop_oldest)
@@ -119,24 +157,72 @@ def open_source(source: str, spec: InputSpec, store: Store, stop: Stop, how: How
     )  # fmt: skip
 
 
-def _pcm(rest: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
-    from dripgate.stream.pcm import microphone
-
-    if rest != "-":
-        raise DataError(f"pcm:{rest}: PCM is read from standard input only; write pcm:-")
+def _heard(source: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
+    if source.startswith("pcm:") and source != "pcm:-":
+        raise DataError(f"{source}: PCM is read from standard input only; write pcm:-, or mic: for "
+                        "a microphone")  # fmt: skip
     if not isinstance(spec, AudioInput):
-        raise DataError(f"pcm:-: this gate takes {spec.shape} {spec.dtype}, not audio; fit one on "
-                        "recordings, or give another source")  # fmt: skip
+        raise DataError(f"{source}: this gate takes {spec.shape} {spec.dtype}, not audio; fit one "
+                        "on recordings, or give another source")  # fmt: skip
     drop = how.drop_oldest is not False
-    return microphone(
-        spec, how.rate, how.overlap, stop, channels=how.channels, room=how.room, drop_oldest=drop
-    )
+    if source == "pcm:-":
+        from dripgate.stream import pcm
+
+        return pcm.microphone(
+            spec, how.rate, how.overlap, stop, channels=how.channels, room=how.room,
+            drop_oldest=drop,
+        )  # fmt: skip
+    from dripgate.stream import mic
+
+    return mic.microphone(
+        source.removeprefix("mic:"), spec, how.rate, how.overlap, stop, channels=how.channels,
+        told=how.told, room=how.room, drop_oldest=drop,
+    )  # fmt: skip
 
 
-def _camera(rest: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
-    from dripgate.stream.camera import camera
+def _looked_at(source: str, spec: InputSpec, stop: Stop, how: How) -> Feed:
+    from dripgate.stream.frames import Eye, look
 
+    name = shown(source)
     if not isinstance(spec, ImageInput):
-        raise DataError(f"camera:{rest}: this gate takes {spec.shape} {spec.dtype}, not images; "
+        raise DataError(f"{name}: this gate takes {spec.shape} {spec.dtype}, not images; "
                         "fit one on pictures, or give another source")  # fmt: skip
-    return camera(rest, how.every, stop, room=how.room, drop_oldest=how.drop_oldest)
+
+    def opened() -> Eye:
+        if live(source) == "picamera":
+            from dripgate.stream.picamera import Picamera
+
+            return Picamera(source.removeprefix("picamera:") or "0", name)
+        from dripgate.stream.camera import Camera
+
+        which = source.removeprefix("camera:")
+        return Camera(_with_login(which, how.login) if live(source) == "network" else which, name)
+
+    if live(source) == "network" and name != source:
+        how.told(f"{name}: its login can be read by everybody on this machine who lists the "
+                 "commands that run; --source-credentials FILE hides it")  # fmt: skip
+    return look(name, opened, how.every, stop, told=how.told, room=how.room,
+                drop_oldest=how.drop_oldest)  # fmt: skip
+
+
+def _with_login(address: str, login: Login | None) -> str:
+    """A camera's address as it is opened. Raises DataError, which does not tell a password."""
+    scheme = address.partition("://")[0]
+    try:
+        parts = urlsplit(address)
+        sound = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        sound = False
+    if not sound or ("@" in address and not parts.username):
+        raise DataError(
+            f"{scheme}://…: not the address of a camera; expected {scheme}://host:port/path; in a "
+            "login or a path @ is written %40, / is %2F, # is %23; or give the login with "
+            "--source-credentials FILE"
+        )
+    if login is None:
+        return address
+    if parts.username:
+        raise DataError(f"{shown(address)}: has a login, and --source-credentials too; leave one "
+                        "out")  # fmt: skip
+    user, password = (quote(text, safe="") for text in (login.username, login.password))
+    return address.replace("://", f"://{user}:{password}@", 1)

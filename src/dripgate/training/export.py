@@ -20,10 +20,13 @@ from dripgate.graph.read import OPSET, load
 
 
 def exported(model: Any, shape: tuple[int, ...], name: str) -> OnnxClassifier:
-    """A module that takes (N, *shape) as an ONNX classifier, by the first exporter that can.
+    """A module that takes (N, *shape), or an exported program, as an ONNX classifier, by the first
+    exporter that can.
 
     Raises ModelError where none can.
     """
+    if isinstance(model, torch.export.ExportedProgram):
+        return OnnxClassifier(load(_of_program(model, name), name), name, shape=shape)
     rng = np.random.default_rng(0)
     example = torch.from_numpy(rng.normal(size=(2, *shape)).astype(np.float32))
 
@@ -36,6 +39,22 @@ def exported(model: Any, shape: tuple[int, ...], name: str) -> OnnxClassifier:
             yield load(other.data, name)
 
     return OnnxClassifier(load(first.data, name), name, shape=shape, others=others)
+
+
+def _of_program(program: torch.export.ExportedProgram, name: str) -> bytes:
+    """The batch that it was exported with stays as it is: fixed, or free."""
+    try:
+        with _quiet():
+            made = torch.onnx.export(
+                program, dynamo=True, external_data=False, optimize=True, verbose=False,
+                opset_version=OPSET,
+            )  # fmt: skip
+    except Exception as error:
+        raise ModelError(
+            f"{name}: the program cannot be exported to ONNX ({_first_line(error)}); give the "
+            "module that it was made of, or an .onnx file"
+        ) from None
+    return bytes(made.model_proto.SerializeToString())  # type: ignore[union-attr]
 
 
 #: What the entry with the logits is called, where a module gives several.

@@ -1,5 +1,6 @@
 """Torch models as people have them: modules, timm, Hugging Face, TorchScript, factories."""
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def open_torch(
         if path.suffix.lower() in (".pt", ".ts"):
             return _module(_torchscript(path, trust), text, data, size)
         if path.suffix.lower() == ".pt2":
-            return _module(torch.export.load(path), text, data, size)
+            return _module(_program(path, trust), text, data, size)
         if ":" in text and not path.exists() and weights is not None:
             state, info = read_weights(Path(weights))
             if info is None:
@@ -143,6 +144,28 @@ def _torchscript(path: Path, trust: bool) -> Any:
             f"{path}: no TorchScript archive ({cause}); weights or modules that were pickled are "
             "never opened: give safetensors, or export to ONNX"
         ) from None
+
+
+def _program(path: Path, trust: bool) -> Any:
+    """Weights that torch cannot write as they are, it pickles, and unpickles without a question."""
+    if not trust:
+        raise ModelError(
+            f"{path}: an archive of torch.export may hold pickles, which run what is in them; if "
+            "you trust where it comes from, say --trust, else export the model to ONNX there"
+        )
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns with a whole traceback
+    try:
+        return torch.export.load(path)
+    except Exception as error:
+        raise ModelError(
+            f"{path}: cannot be read as an archive of torch.export ({type(error).__name__}); write "
+            f"it with torch.export.save of torch {torch.__version__} or older, or export the model "
+            "to ONNX"
+        ) from None
+    finally:
+        log.setLevel(level)
 
 
 def _package(name: str, for_what: str) -> Any:
