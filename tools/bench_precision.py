@@ -32,8 +32,8 @@ def main() -> None:
         (data, net, t): plan(data, net, t) for data, net in NETS for t in ("float32", "bfloat16")
     }
     found = {(row.plan, row.seed): row for row in mend(OUT, Row)}
-    for seed in SEEDS:
-        for (data, _, _), one in plans.items():
+    for (data, _, _), one in plans.items():
+        for seed in SEEDS:
             if (one.id, seed) not in found:
                 for row in made([Job(data, one, seed, [FULL])], workers=1):
                     append(OUT, row)
