@@ -14,7 +14,7 @@ READY := .venv/.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-all demo demo-size demo-classifier test test-pythons test-lowest dist test-slow lint
-.PHONY: format bench bench-quick bench-paper bench-precision bench-adapt demo-rows bench-policy bench-price
+.PHONY: format bench bench-quick bench-paper bench-precision bench-auto bench-adapt demo-rows bench-policy bench-price
 .PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
 .PHONY: embed-tools embed-test bench-embed sift-cluster bench-sift readme-picture docs clean
 
@@ -110,6 +110,9 @@ bench-paper: $(READY) ## whole data sets at the paper's scale: days of a core; g
 
 bench-precision: $(READY) ## bfloat16 beside float32, five seeds: docs/results/bf16.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_precision.py
+
+bench-auto: $(READY) ## what auto chooses and what that costs, by the committed rows: docs/results/auto.md
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_auto.py
 
 bench-adapt: $(READY) ## what the head learns on the device: docs/results/adapt.md, half an hour of a core
 	OMP_NUM_THREADS=1 $(BIN)/dripgate bench adapt mnist speechcommands cifar10 plantvillage \
