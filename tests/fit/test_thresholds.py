@@ -77,6 +77,12 @@ def test_auto_keeps_everything_where_data_are_scarce_and_says_why():
     assert "--keep overrules it" in learned.why
 
 
+def test_auto_does_not_take_a_probe_with_too_few_samples_for_one_that_has_learned_all():
+    few = observed(n=30, classes=25, unlearned=1.0)
+    blind = replace(few, features=np.random.default_rng(0).normal(size=few.features.shape))
+    assert learn(blind, "auto", seed=0).keep == 1
+
+
 def test_auto_is_never_below_the_break_even_by_hand():
     seen = mastered(n=500, hard=0.004, seed=2)
     seen = replace(seen, score=seen.score + 0.2 * np.random.default_rng(0).random(500))

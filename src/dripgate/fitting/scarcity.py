@@ -15,6 +15,8 @@ from dripgate.types import Array
 
 #: A net's exponent over the probe's; docs/results/auto.md has both on four data sets.
 NET = 2.0
+#: No net is taken to learn slower: a probe on few samples looks flat because they are few.
+LEAST = 0.2
 #: What counts of a band's lead on random in learning signal: see the same table.
 COUNTED = 0.5
 #: Lengths of the stream, in sizes of what the model was trained on.
@@ -36,7 +38,7 @@ def loss(
     noise = np.sqrt(signal * np.maximum(1 - signal, 0) / effective)
     held = np.clip(signal + noise * rng.normal(size=(_DRAWS, 1)), keep, 1)
     share = keep + COUNTED * (held - keep)
-    exponent = NET * rng.choice(exponents, _DRAWS)
+    exponent = np.maximum(NET * rng.choice(exponents, _DRAWS), LEAST)
     worst = np.zeros_like(share)
     for length in _LENGTHS:
         power = -exponent[:, None]
