@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dripgate.progress import Progress
 from dripgate.types import Array, FloatArray
 
-#: What convolutions and matrices are multiplied in; weights, losses and averages stay float32.
+#: What convolutions and matrices are multiplied in; weights and losses stay float32.
 Dtype = Literal["float32", "bfloat16"]
 
 
