@@ -14,7 +14,8 @@ READY := .venv/.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-all demo demo-size demo-classifier test test-pythons test-lowest dist test-slow lint
-.PHONY: format bench bench-quick bench-adapt bench-memory bench-day demo-rows bench-policy bench-price
+.PHONY: format bench bench-quick bench-paper bench-precision bench-auto bench-adapt bench-memory bench-day
+.PHONY: demo-rows bench-policy bench-price
 .PHONY: review-pictures bench-review interop tflite-tools bench-files zoo zoo-models bench-litert bench-run soak soak-uplink bench-uplink
 .PHONY: embed-tools embed-test bench-embed sift-cluster bench-sift readme-picture docs clean
 
@@ -100,6 +101,19 @@ bench: $(READY) ## the benchmark's table, four data sets: hours; goes on where i
 bench-quick: $(READY) ## a part of it, two data sets, one seed: out/bench-quick
 	OMP_NUM_THREADS=1 $(BIN)/dripgate bench mnist speechcommands --seeds 1 \
 	  --rules full,random,class_random,margin,dripgate --keep 0.61,0.3,0.1 --out out/bench-quick
+
+# What tells most comes first; steps were found by `dripgate bench steps` (docs/benchmark.md).
+bench-paper: $(READY) ## whole data sets at the paper's scale: days of a core; goes on where it stopped: docs/results/paper
+	for data in mnist cifar10 plantvillage speechcommands; do OMP_NUM_THREADS=1 $(BIN)/dripgate bench $$data \
+	  --preset paper --rules full,random,dripgate,margin --keep 0.3 --out docs/results/paper || exit; done
+	for data in mnist cifar10 plantvillage speechcommands; do OMP_NUM_THREADS=1 $(BIN)/dripgate bench $$data \
+	  --preset paper --out docs/results/paper || exit; done
+
+bench-precision: $(READY) ## bfloat16 beside float32, five seeds: docs/results/bf16.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_precision.py
+
+bench-auto: $(READY) ## what auto chooses and what that costs, by the committed rows: docs/results/auto.md
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_auto.py
 
 bench-adapt: $(READY) ## what the head learns on the device: docs/results/adapt.md, half an hour of a core
 	OMP_NUM_THREADS=1 $(BIN)/dripgate bench adapt mnist speechcommands cifar10 plantvillage \

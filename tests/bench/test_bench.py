@@ -10,20 +10,26 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
 import msgspec
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from dripgate.bench.conditions import Condition
-from dripgate.bench.plan import crossed
+from dripgate.bench.plan import PAPER_RULES, crossed, paper_table, plan_for
+from dripgate.bench.protocol import open_data
 from dripgate.bench.rows import Row, read
 from dripgate.bench.rules import RULES
 from dripgate.bench.run import bench
 from dripgate.cli import cli
 from dripgate.errors import DataError
+from dripgate.training.train import fastest
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def plain(rows):
@@ -161,6 +167,57 @@ def test_more_steps_are_other_rows_and_are_not_mixed_with_these(tmp_path, folder
     assert "rows of digits by another plan" in told
     assert "another folder" in told
     assert (mixed / "bench.jsonl").read_bytes() == (folder / "bench.jsonl").read_bytes()
+
+
+def test_each_row_names_the_type_that_nets_were_trained_in(tmp_path):
+    asked = ("--rules", "full", "--seeds", "1", "--workers", "1", "--steps", "3")
+    rows = {}
+    for name, more in {
+        "quick": (), "half": ("--dtype", "bfloat16"), "paper": ("--preset", "paper"),
+    }.items():  # fmt: skip
+        assert run("digits", "--out", str(tmp_path / name), *asked, *more).exit_code == 0
+        (rows[name],) = read(tmp_path / name / "bench.jsonl", Row)
+    assert {name: row.dtype for name, row in rows.items()} == {
+        "quick": "float32", "half": "bfloat16", "paper": fastest(),
+    }  # fmt: skip
+    told = str(run("digits", "--out", str(tmp_path / "half"), *asked).exception)
+    assert "another plan (--preset, --steps, --dtype" in told
+
+
+def test_rows_from_before_there_was_a_choice_are_float32_and_are_not_made_again():
+    rows = read(RESULTS / "bench.jsonl", Row)
+    assert {row.dtype for row in rows} == {"float32"}
+    assert {row.plan for row in rows} == {plan_for(row.data).id for row in rows}
+
+
+def test_at_the_paper_s_scale_everything_is_used_a_tenth_of_it_first(tmp_path):
+    asked = ("--preset", "paper", "--rules", "full", "--seeds", "1", "--steps", "3")
+    assert run("digits", "--out", str(tmp_path), *asked).exit_code == 0
+    (row,) = read(tmp_path / "bench.jsonl", Row)
+    digits = open_data("digits", plan_for("digits", "paper"))
+    assert row.stream == round(0.9 * len(digits.train))
+    assert row.tested == len(digits.test)
+    cells = paper_table()
+    assert {cell.rule for cell in cells} == {"full", *PAPER_RULES}
+    assert [cell.rule for cell in cells[:4]] == ["full", "random", "dripgate", "margin"]
+
+
+def test_steps_grow_until_a_quarter_more_gives_little_and_go_on_where_they_stopped(tmp_path):
+    out, asked = tmp_path / "found.json", ("steps", "digits", "--out", str(tmp_path))
+    result = run(*asked, "--steps", "4", "--seeds", "2", "--most", "200", "--json", str(out))
+    assert result.exit_code == 0, result.output
+    rows = read(tmp_path / "steps.jsonl", Row)
+    counts = sorted({row.steps for row in rows})
+    mean = {n: np.mean([row.accuracy for row in rows if row.steps == n]) for n in counts}
+    gains = [mean[more] - mean[few] for few, more in pairwise(counts)]
+    assert [gain < 0.003 for gain in gains] == [False] * (len(gains) - 1) + [True]
+    assert json.loads(out.read_text()) == {"digits": counts[-2]}
+    before = (tmp_path / "steps.jsonl").read_bytes()
+    again = run(*asked, "--steps", "4", "--seeds", "2", "--most", "200")
+    assert f"digits: {counts[-2]} steps" in again.stdout
+    assert (tmp_path / "steps.jsonl").read_bytes() == before
+    few = run(*asked, "--steps", "4", "--seeds", "2", "--most", "4")
+    assert "digits: more than 4 steps" in few.stdout
 
 
 def test_the_report_is_the_same_every_time(tmp_path, folder):

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from dripgate.bench.bars import lines, paper, small
+from dripgate.bench.plan import plan_for
 from dripgate.bench.rows import Row
-from dripgate.bench.tables import Mean, Table, bars, markdown, saved
+from dripgate.bench.tables import Mean, Table, markdown, saved
 
 
 def row(rule="random", keep=0.3, accuracy=0.8, seed=0, **fields):
-    kept = fields.pop("kept", 1.0 if rule == "full" else keep)
+    share = 0.4 if keep == "auto" else keep
+    kept = fields.pop("kept", 1.0 if rule == "full" else share)
     return Row(**{
         "data": "d", "condition": "clean", "protocol": "retrain", "rule": rule,
         "needs_labels": False, "keep_target": 1.0 if rule == "full" else keep, "kept": kept,
@@ -87,7 +90,7 @@ def test_bars_are_missed_and_met():
         for s in range(3):
             rows += [row("dripgate", keep, ours + s / 1000, s), row("random", keep, chance, s)]
             rows += [row("class_random", keep, chance, s)]
-    found = {asked: met for asked, _, met in bars(Table(rows), "d")}
+    found = {bar.asked: bar.met for bar in small(Table(rows))}
     assert found["61 %: not below full"]
     assert found["61 %: above random"]
     assert not found["30 %: not below class-balanced random"]
@@ -97,8 +100,32 @@ def test_bars_are_missed_and_met():
 
 def test_one_seed_decides_nothing():
     rows = [row("full", accuracy=0.9), row("dripgate", 0.61, 0.8)]
-    assert bars(Table(rows), "d")[0][2] is None
-    assert "one seed cannot say" in markdown(rows)
+    assert small(Table(rows))[0].met is None
+    assert "one seed cannot say" in "\n".join(lines(rows))
+
+
+def whole(rule, keep, accuracy, seed, data="mnist"):
+    plan = plan_for(data, "paper", 10, "bfloat16").id
+    return row(rule, keep, accuracy, seed, data=data, plan=plan, dtype="bfloat16")
+
+
+def test_whole_data_sets_have_bars_of_their_own_and_the_missed_come_first():
+    rows = []
+    for s in range(3):
+        rows += [whole("full", 1.0, 0.9 + s / 1000, s)]
+        for keep, ours in ((0.61, 0.91), (0.3, 0.9), (0.1, 0.8), ("auto", 0.88)):
+            rows += [whole("dripgate", keep, ours + s / 1000, s)]
+            rows += [whole("random", keep, 0.85, s), whole("margin", keep, 0.905 + s / 1000, s)]
+    met = {bar.asked: bar.met for bar in paper(Table(rows))}
+    assert met == {
+        "61 %: not below full": True, "61 %: not below margin": True, "61 %: above random": True,
+        "30 %: not below full": True, "30 %: not below margin": False, "30 %: above random": True,
+        "auto: at most 0.5 points below full": False,
+        "saved at equal accuracy: more than 70 %": True,
+    }  # fmt: skip
+    told = lines(rows)
+    assert told[0] == "2 of 8 missed."
+    assert [text.endswith("**no** |") for text in told[4:]] == [True] * 2 + [False] * 6
 
 
 def test_the_page_has_every_row(rows):

@@ -277,3 +277,14 @@ def test_arrays_need_a_net_of_their_own():
     x = np.zeros((4, 7), np.float32)
     with pytest.raises(ModelError, match="bring your own net"):
         new_classifier("lenet", CLASSES, ArrayInput(shape=(7,)), x, recipe=Recipe(), holdout=0.0)
+
+
+def test_bfloat16_learns_the_same_and_its_weights_stay_float32(halves):
+    x, y = halves
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        classifier = untrained(x, dtype=dtype).trained(x, y)
+        assert {weight.dtype for weight in classifier.model.parameters()} == {torch.float32}
+        found[dtype] = classifier.logits(x)
+        assert (found[dtype].argmax(axis=1) == y).mean() > 0.95
+    assert not np.array_equal(*found.values())

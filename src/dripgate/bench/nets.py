@@ -1,11 +1,12 @@
-"""Nets of the benchmark: small enough for two cores, and one for a GPU."""
+"""Nets of the benchmark: those of MLPerf Tiny, and one that is a sixth of the work."""
 
 from collections.abc import Callable
 from math import ceil
 
 from torch import nn
 
-from dripgate.training.nets import ResidualBlock, Shape, conv_bn, lenet
+from dripgate.training import nets
+from dripgate.training.nets import ResidualBlock, Shape, conv_bn
 
 #: Side, in cells, that the stem of ``resnet6`` brings its input down to, at most.
 SIDE = 16
@@ -27,24 +28,7 @@ def resnet6(shape: Shape, classes: int, width: int = 16) -> nn.Module:
     )
 
 
-def resnet18(shape: Shape, classes: int) -> nn.Module:
-    """ResNet-18 as it is used on CIFAR-10: a 3 × 3 stem and no pool, 11 M (He et al., 2016)."""
-    widths = (64, 128, 256, 512)
-    blocks: list[nn.Module] = []
-    inputs = widths[0]
-    for stage, width in enumerate(widths):
-        for block in range(2):
-            stride = 2 if stage and not block else 1
-            blocks.append(ResidualBlock(inputs, width, stride))
-            inputs = width
-    return nn.Sequential(
-        nn.Sequential(*conv_bn(shape[0], 64, 3), nn.ReLU()), *blocks,
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes),
-    )  # fmt: skip
-
-
 NETS: dict[str, Callable[[Shape, int], nn.Module]] = {
-    "lenet": lenet,
+    **nets.NETS,
     "resnet6": resnet6,
-    "resnet18": resnet18,
 }

@@ -171,7 +171,7 @@ class First:
         plan, seed = self.bench.plan, self.bench.seed
         recipe = Recipe(
             steps=plan.steps, batch=plan.batch, lr=plan.lr, shift=plan.shift, flip=plan.flip,
-            seed=seed,
+            seed=seed, dtype=plan.dtype,
         )  # fmt: skip
         torch.manual_seed(seed)
         model = self._make().to(device())
@@ -227,6 +227,7 @@ class Trial:
             scenes_kept=_rounded(len(np.unique(scene.scene[kept])) / len(np.unique(scene.scene))),
             stream=len(kept), tested=len(scene.test.y),
             seconds=round(time.perf_counter() - started, 1), plan=plan.id,
+            dtype=plan.dtype,
         )  # fmt: skip
 
     def _recall(self, cell: Cell, kept: Array) -> Array:

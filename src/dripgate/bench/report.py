@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dripgate.bench.bars import lines
 from dripgate.bench.plots import write_plots
 from dripgate.bench.rows import Row, read
 from dripgate.bench.run import FILE
@@ -19,5 +20,5 @@ def write(folder: Path) -> list[Path]:
     if not rows:
         raise DataError(f"{folder / FILE}: holds no rows; make some with 'dripgate bench'")
     page = folder / "bench.md"
-    write_whole(page, markdown(rows).encode())
+    write_whole(page, markdown(rows, lines(rows)).encode())
     return [page, *write_plots(Table(rows), folder)]

@@ -24,6 +24,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     quarantined: share of the stream. broken_kept: share of the broken frames that were kept,
     None where none is broken. scenes_kept: share of the distinct scenes of which at least one
     sample was kept. plan: changes with everything that a row depends on beside what is named here.
+    dtype: what nets were trained in; rows from before there was a choice do not name it.
     """
 
     data: str
@@ -46,6 +47,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     tested: int
     seconds: float
     plan: str
+    dtype: str = "float32"
 
     @property
     def key(self) -> tuple[object, ...]:

@@ -130,6 +130,12 @@ def _random(task: Task) -> Array:
     return held(values, np.linspace(0, 1, 257), task.keep, task.rng.spawn(1)[0])
 
 
+def _every_nth(task: Task) -> Array:
+    """Every n-th, also where n is no whole number: as a device without a model thins its stream."""
+    turns = np.arange(len(task.stream.x) + 1) * task.keep
+    return np.asarray(np.diff(np.floor(turns + 1e-9)) > 0)
+
+
 def _class_random(task: Task) -> Array:
     """At random, with a chance that makes the predicted classes equally frequent in what is kept.
 
@@ -216,6 +222,7 @@ DEFAULT = "dripgate"
 RULES: dict[str, Rule] = {
     "full": Rule(_everything),
     "random": Rule(_random),
+    "every_nth": Rule(_every_nth),
     "class_random": Rule(_class_random),
     **{name: Rule(partial(_scalar, score)) for name, score in SCALARS.items()},
     **{f"{name}_band": Rule(partial(_banded, name)) for name in SCORES},

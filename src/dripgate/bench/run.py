@@ -47,13 +47,11 @@ def bench(
         open_data(name, plans(name))  # decoded once, before several want it
     total = sum(len(job.cells) for job in todo)
     log(f"{total} rows to make; {path} holds {len(rows)}")
-    workers = workers or (1 if device().type == "cuda" else os.cpu_count() or 1)
-    made = _beside(todo, workers) if workers > 1 else (row for job in todo for row in run_job(job))
     with bar(total, "rows") as told:
-        for number, row in enumerate(made, 1):
+        for number, row in enumerate(made(todo, workers), 1):
             append(path, row)
             rows.append(row)
-            log(f"[{number}/{total}] {_described(row)}")
+            log(f"[{number}/{total}] {described(row)}")
             told(number)
     asked = {
         key_of(name, plans(name).id, seed, *cell)
@@ -62,13 +60,21 @@ def bench(
     return [row for row in rows if row.key in asked]
 
 
+def made(jobs: Sequence[Job], workers: int | None = None) -> Iterator[Row]:
+    """The jobs' rows, as they come. workers: as for ``bench``."""
+    workers = workers or (1 if device().type == "cuda" else os.cpu_count() or 1)
+    if workers > 1:
+        return _beside(jobs, workers)
+    return (row for job in jobs for row in run_job(job))
+
+
 def _one_plan(names: Sequence[str], plans: Plans, rows: Sequence[Row], path: Path) -> None:
     """A table whose rows were trained differently would compare plans, not rules."""
     for name in names:
         if any(row.data == name and row.plan != plans(name).id for row in rows):
             raise UserError(
-                f"{path} holds rows of {name} by another plan (--preset, --steps, or that of "
-                "another dripgate); choose another folder for --out"
+                f"{path} holds rows of {name} by another plan (--preset, --steps, --dtype, or "
+                "that of another dripgate); choose another folder for --out"
             )
 
 
@@ -138,7 +144,8 @@ def _work(tasks: Any, results: Any) -> None:
             return
 
 
-def _described(row: Row) -> str:
+def described(row: Row) -> str:
+    """In a line."""
     target = row.keep_target if row.keep_target == "auto" else f"{row.keep_target:.0%}"
     alone = ", alone" if row.protocol == "alone" else ""
     return (

@@ -66,9 +66,6 @@ class Table:
         return Mean.of(paired) if paired else None
 
 
-BROKEN_KEEPS: tuple[Keep, ...] = (0.3, "auto")
-
-
 def saved(table: Table, data: str, rule: str) -> float | None:
     """Share of the stream that need not be stored for the accuracy of storing everything.
 
@@ -96,11 +93,11 @@ def saved(table: Table, data: str, rule: str) -> float | None:
     return None if kept == 1.0 else 1 - kept
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The whole report, without the plots."""
+def markdown(rows: Sequence[Row], bar: Sequence[str] = ()) -> str:
+    """The whole report, without the plots. bar: lines on what is asked, and what was found."""
     table = Table(rows)
     parts = ["# Benchmark results", "", _cost(rows)]
-    parts += ["", "## The bar", "", *_bar(table)]
+    parts += ["", "## The bar", "", *bar] if bar else []
     parts += ["", "## Storage saved at equal accuracy", "", *_saved(table)]
     parts += _together(table)
     for data in table.names("data"):
@@ -138,21 +135,23 @@ def _together(table: Table) -> list[str]:
         if not found:
             continue
         lines += ["", f"**Asked for {asked_for(keep)}**", ""]
-        lines += _head("rule", "kept %", "− random", "− full", "pairs")
+        lines += head("rule", "kept %", "− random", "− full", "pairs")
         for _, rule, rows in sorted(found, reverse=True, key=lambda one: one[0]):
-            lines.append(_line(
+            lines.append(line(
                 _name(rule, rows), _kept(rows), _difference(table, rows, chance),
                 _difference(table, rows, full), f"{len(rows)}",
             ))  # fmt: skip
     return lines
 
 
-def _line(*cells: str) -> str:
+def line(*cells: str) -> str:
+    """A row of a table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _head(*cells: str) -> list[str]:
-    return [_line(*cells), _line(*("---" for _ in cells))]
+def head(*cells: str) -> list[str]:
+    """The first two lines of a table."""
+    return [line(*cells), line(*("---" for _ in cells))]
 
 
 def asked_for(keep: Keep) -> str:
@@ -175,7 +174,7 @@ def _clean(table: Table, data: str) -> list[str]:
         for keep in table.keeps(**common, protocol=protocol):
             rules = table.names("rule", **common, protocol=protocol, keep_target=keep)
             lines += ["", f"**Asked for {asked_for(keep)}{title}**", ""]
-            lines += _head("rule", "kept %", "accuracy", "− full", "− random", "worst class")
+            lines += head("rule", "kept %", "accuracy", "− full", "− random", "worst class")
             chance = table.pick(**common, protocol=protocol, rule=RANDOM, keep_target=keep)
             found = {
                 rule: table.pick(**common, protocol=protocol, rule=rule, keep_target=keep)
@@ -183,7 +182,7 @@ def _clean(table: Table, data: str) -> list[str]:
             }
             for rule in sorted(rules, key=lambda rule: -_mean(found[rule]).value):
                 rows = found[rule]
-                lines.append(_line(
+                lines.append(line(
                     _name(rule, rows), _kept(rows), _accuracy(rows),
                     _difference(table, rows, everything), _difference(table, rows, chance),
                     _worst(rows),
@@ -196,7 +195,7 @@ def _conditions(table: Table, data: str) -> list[str]:
     if not hard:
         return []
     lines = ["", "**Hard streams**", ""]
-    lines += _head(
+    lines += head(
         "condition", "asked for", "rule", "kept %", "accuracy", "− random", "− clean",
         "worst class", "broken kept %", "scenes kept %",
     )  # fmt: skip
@@ -208,7 +207,7 @@ def _conditions(table: Table, data: str) -> list[str]:
                 rows = table.pick(**common, condition=condition, rule=rule)
                 clean = table.pick(**common, condition="clean", rule=rule)
                 broken = [row.broken_kept for row in rows if row.broken_kept is not None]
-                lines.append(_line(
+                lines.append(line(
                     condition, asked_for(keep), _name(rule, rows), _kept(rows),
                     _accuracy(rows), _difference(table, rows, chance),
                     _difference(table, rows, clean),
@@ -220,84 +219,13 @@ def _conditions(table: Table, data: str) -> list[str]:
 
 def _saved(table: Table) -> list[str]:
     names = table.names("data")
-    lines = _head("rule", *names)
+    lines = head("rule", *names)
     for rule in table.names("rule", condition="clean", protocol="retrain"):
         shares = [saved(table, data, rule) for data in names]
         if rule != FULL and any(share is not None for share in shares):
             said = ("" if share is None else f"{100 * share:.0f} %" for share in shares)
-            lines.append(_line(rule, *said))
+            lines.append(line(rule, *said))
     return lines
-
-
-def _bar(table: Table) -> list[str]:
-    """What the default rule is asked to reach, and whether it does."""
-    lines = _head("data", "asked", "found", "met")
-    for data in table.names("data"):
-        for asked, found, met in bars(table, data):
-            said = {True: "yes", False: "**no**", None: "one seed cannot say"}[met]
-            lines.append(_line(data, asked, found, said))
-    return lines
-
-
-def bars(table: Table, data: str) -> list[tuple[str, str, bool | None]]:
-    """(what is asked, what was found, whether it is met) for the default rule on one data set.
-
-    A difference is judged by its interval, so one seed decides nothing: None.
-    """
-    clean = {"data": data, "condition": "clean", "protocol": "retrain"}
-    full = table.pick(**clean, rule=FULL)
-
-    def ours(keep: Keep) -> list[Row]:
-        return table.pick(**clean, rule=DEFAULT, keep_target=keep)
-
-    found: list[tuple[str, str, bool | None]] = []
-
-    def compare(
-        asked: str, keep: Keep, others: Sequence[Row], strict: bool = False,
-        mine: Sequence[Row] | None = None,
-    ) -> None:  # fmt: skip
-        gap = table.difference(ours(keep) if mine is None else mine, others)
-        if gap is not None:
-            met = gap.value - gap.half > 0 if strict else gap.value + gap.half >= 0
-            found.append((asked, gap.points("+"), met if gap.n > 1 else None))
-
-    compare("61 %: not below full", 0.61, full)
-    compare(
-        "61 %: above random", 0.61, table.pick(**clean, rule=RANDOM, keep_target=0.61), strict=True
-    )
-    for keep in (0.61, 0.3, 0.1):
-        if best := _best_baseline(table, clean, keep):
-            compare(f"{asked_for(keep)}: not below the best label-free baseline ({best[0].rule})",
-                    keep, best)  # fmt: skip
-    for keep in (0.3, 0.1):
-        compare(f"{asked_for(keep)}: not below class-balanced random", keep,
-                table.pick(**clean, rule="class_random", keep_target=keep))  # fmt: skip
-    share = saved(table, data, DEFAULT)
-    if share is not None:
-        asked = "saved at equal accuracy: more than 39 %"
-        found.append((asked, f"{100 * share:.0f} %", share > 0.39))
-    for target in BROKEN_KEEPS:
-        broken = table.pick(data=data, condition="broken30", rule=DEFAULT, keep_target=target)
-        if broken:
-            dropped = 1 - Mean.of(row.broken_kept or 0.0 for row in broken).value
-            found.append((f"broken 30 %, {asked_for(target)}: 95 % of the broken not kept",
-                          f"{100 * dropped:.1f} %", dropped >= 0.95))  # fmt: skip
-            compare(f"broken 30 %, {asked_for(target)}: accuracy as clean", target, ours(target),
-                    mine=broken)  # fmt: skip
-    return found
-
-
-#: What the default rule is measured against: label-free, one pass, not made of heatmaps.
-BASELINES = (
-    RANDOM, "class_random", "max_softmax", "entropy", "margin", "max_logit", "energy", "novelty",
-    "sieve", "vessal", "biqf_margin",
-)  # fmt: skip
-
-
-def _best_baseline(table: Table, clean: dict[str, str], keep: Keep) -> list[Row]:
-    found = [table.pick(**clean, rule=rule, keep_target=keep) for rule in BASELINES]
-    found = [rows for rows in found if rows]
-    return max(found, key=lambda rows: _mean(rows).value) if found else []
 
 
 def _mean(rows: Sequence[Row]) -> Mean:

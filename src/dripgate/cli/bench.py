@@ -17,12 +17,22 @@ if TYPE_CHECKING:
 
 
 class _Names(click.Group):
-    """``report``, ``adapt``, ``day`` are commands; anything else is the first of the data sets."""
+    """``report`` and others are commands; anything else is the first of the data sets."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
             args.insert(0, "rows")
         return super().parse_args(ctx, args)
+
+
+_preset = click.option(
+    "--preset", type=click.Choice(["quick", "paper"]), default="quick", show_default=True,
+    help="quick: a part of each data set, hours of two cores; paper: all of it, days.",
+)  # fmt: skip
+_dtype = click.option(
+    "--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto",
+    help="What nets are trained in; auto: float32 for quick, for paper what is fastest here.",
+)  # fmt: skip
 
 
 @click.group("bench", cls=_Names, subcommand_metavar="NAME|PATH … --out DIR | report DIR")
@@ -37,11 +47,9 @@ def command() -> None:
 @command.command("rows")
 @click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--preset", type=click.Choice(["quick", "full"]), default="quick", show_default=True,
-    help="quick: two cores; full: all data and a ResNet-18, for a GPU.",
-)  # fmt: skip
+@_preset
 @click.option("--steps", type=click.IntRange(1), help="Of every training; the plan has its own.")
+@_dtype
 @click.option("--rules", help="With commas; by default the committed table's rows.")
 @click.option("--conditions", help="With commas; by default the table's.")
 @click.option("--keep", help="Kept shares with commas, such as 0.61,0.3,auto.")
@@ -49,13 +57,13 @@ def command() -> None:
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 @json_option
 def rows_command(
-    names: tuple[str, ...], out: Path, preset: "Preset", steps: int | None, rules: str | None,
-    conditions: str | None, keep: str | None, seeds: int, workers: int | None,
+    names: tuple[str, ...], out: Path, preset: "Preset", steps: int | None, dtype: str,
+    rules: str | None, conditions: str | None, keep: str | None, seeds: int, workers: int | None,
     json_path: Path | None,
 ) -> None:  # fmt: skip
     """Make rows for data sets and append them to DIR/bench.jsonl; then write the report."""
     require("the benchmark", "bench", "torch", "scipy", "skactiveml", "matplotlib")
-    from dripgate.bench.plan import Cell, Plan, crossed, plan_for, table
+    from dripgate.bench.plan import Cell, Plan, crossed, paper_table, plan_for, table
     from dripgate.bench.run import bench
 
     out.mkdir(parents=True, exist_ok=True)
@@ -64,16 +72,52 @@ def rows_command(
         chosen = crossed(*_asked(rules, conditions, keep))
 
     def cells(name: str) -> Sequence[Cell]:
-        return table(name) if chosen is None else chosen
+        if chosen is not None:
+            return chosen
+        return paper_table() if preset == "paper" else table(name)
 
     def plans(name: str) -> Plan:
-        return plan_for(name, preset, steps)
+        return plan_for(name, preset, steps, _chosen(dtype))
 
     made = bench(
         names, out, seeds=range(seeds), plans=plans, cells=cells, workers=workers, log=log,
         bar=partial(progress, unit="rows"),
     )  # fmt: skip
     show(_written(out), made, json_path)
+
+
+@command.command("steps")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file)
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@_preset
+@click.option("--steps", type=click.IntRange(1), help="To begin with; the plan has its own.")
+@_dtype
+@click.option("--most", default=40_000, show_default=True, type=click.IntRange(1))
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@json_option
+def steps_command(
+    names: tuple[str, ...], out: Path, preset: "Preset", steps: int | None, dtype: str, most: int,
+    seeds: int, workers: int | None, json_path: Path | None,
+) -> None:  # fmt: skip
+    """How many steps are enough, everything kept: a quarter more gives less than 0.3 points.
+
+    Rows are appended to DIR/steps.jsonl; what is finished is not made again.
+    """
+    require("the benchmark", "bench", "torch", "scipy", "skactiveml")
+    from dripgate.bench.plan import plan_for
+    from dripgate.bench.steps import enough
+
+    out.mkdir(parents=True, exist_ok=True)
+    found = {
+        name: enough(
+            name, plan_for(name, preset, steps, _chosen(dtype)), out, seeds=range(seeds),
+            most=most, workers=workers, log=log,
+        )
+        for name in names
+    }  # fmt: skip
+    told = (f"{n}: {f'{s} steps' if s else f'more than {most} steps'}" for n, s in found.items())
+    show(list(told), found, json_path)
 
 
 @command.command("adapt")
@@ -125,6 +169,10 @@ def report_command(folder: Path) -> None:
     """Write tables (bench.md) and plots (SVG) of DIR/bench.jsonl into DIR."""
     for line in _written(folder):
         click.echo(line)
+
+
+def _chosen(dtype: str) -> Any:
+    return None if dtype == "auto" else dtype
 
 
 def _asked(

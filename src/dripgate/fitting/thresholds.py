@@ -1,27 +1,27 @@
 """Learning the thresholds on held-out calibration data, without retraining for every candidate.
 
-Two cheap measurements replace the retraining (docs/method.md says what else was tried, and why
+Three cheap measurements replace the retraining (docs/method.md says what else was tried, and why
 it was dropped):
 
 * the **learning signal** of a sample is EL2N², the squared length of p - onehot(label) (Paul et
   al., "Deep Learning on a Data Diet", NeurIPS 2021): the gradient it sends into the logits.
   A band that keeps a share s of the whole signal is taken to be worth a random share s.
-* the **learning curve** L(f): accuracy of a ridge probe on penultimate features, trained on a
-  base and a random share f of as many samples again (the cheap proxy of BWS, ICML 2024).
-
-So L(s(k)) is the accuracy expected of keeping k, and L(k) is random's, on the same scale. The
-probe is optimistic about small fractions, because a linear head needs few samples, so it draws
-the curve but does not decide: ``auto`` is where the gain on random, s(k) - k, is largest, within
-one standard error. Beyond that break-even a further sample carries less than the average signal.
+* the **learning curve** L(f) of a linear probe (``probe``). So L(s(k)) is the accuracy expected
+  of keeping k, and L(k) is random's, on the same scale. The probe is optimistic about small
+  fractions, because a linear head needs few samples: it draws the curve and does not decide.
+* what **dropping costs** (``scarcity``): from the model's own error and how fast the probe's
+  falls. ``auto`` is the largest saving that costs no more than half a point by its upper end, and
+  no larger than the break-even, where a further sample carries the average signal.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from dripgate.errors import UserError
+from dripgate.fitting import scarcity
+from dripgate.fitting.probe import exponents, learning_curve
 from dripgate.gate_info import CurvePoint
 from dripgate.heatmap import probabilities
 from dripgate.types import Array, Thresholds
@@ -32,8 +32,10 @@ Keep = float | Literal["auto"]
 GRID = np.arange(1, 101) / 100
 #: Shares of the highest scores that a band may leave out.
 TOPS = (0.0, 0.02, 0.05)
-#: Features of the probe: of more, the main directions are taken.
-MOST = 256
+#: Accuracy that ``auto`` may lose, by the upper end of what is expected.
+ALLOWED = 0.005
+#: Above this share ``auto`` keeps everything: so little saved is worth no risk.
+NEARLY_ALL = 0.9
 #: A predicted class gets its own band only with this many calibration samples behind it.
 ENOUGH = 50
 
@@ -112,21 +114,19 @@ class _Band:
 def learn(seen: Observed, keep: Keep, seed: int) -> Learned:
     """Choose the band; the quality range is left open (see fit.reference).
 
-    keep: the fraction to keep, or "auto": the smallest that gains as much on random as any, within
-    one standard error.
+    keep: the fraction to keep, or "auto": the smallest that should cost at most ALLOWED.
     Raises UserError for a fraction outside 0…1.
     """
     if keep != "auto" and not 0 < keep <= 1:
         raise UserError(f"keep is {keep}, expected a fraction above 0 and up to 1, or 'auto'")
-    probe = learning_curve(seen, seed)
+    probe = learning_curve(seen.features, seen.labels, seed)
     shares = {band: band.shares(seen) for band in _bands()}
     best = np.max(list(shares.values()), axis=0)
     full = float(probe(1.0))
-    wanted = _break_even(best, len(seen.labels)) if keep == "auto" else keep
+    wanted, why = _affordable(seen, best, seed) if keep == "auto" else (keep, "asked for")
     nearest = int(np.abs(GRID - wanted).argmin())
     band = _preferred(shares, nearest, len(seen.labels))
     signal = shares[band]
-    why = "asked for" if keep != "auto" else "the break-even between a sample's signal and its cost"
     curve = tuple(
         CurvePoint(keep=float(k), expected=float(probe(s)), random=float(probe(k)), signal=float(s))
         for k, s in zip(GRID[4::5], signal[4::5], strict=True)
@@ -135,52 +135,33 @@ def learn(seen: Observed, keep: Keep, seed: int) -> Learned:
     return Learned(_thresholds(seen, band, wanted), wanted, curve, full, why)
 
 
-def learning_curve(seen: Observed, seed: int, repeats: int = 20) -> Callable[..., Array]:
-    """L: random share f in 0…1 → expected accuracy of the ridge probe, never falling."""
-    x = seen.features - seen.features.mean(axis=0)
-    x = _main_directions((x / (x.std(axis=0) + 1e-6)).astype(np.float64), seed)
-    x = np.c_[x, np.ones(len(x))]
-    y = np.eye(seen.logits.shape[1])[seen.labels]
-    fractions = np.linspace(0, 1, 11)
-    rows = []
-    for repeat in range(repeats):
-        order = np.random.default_rng([seed, repeat]).permutation(len(x))
-        base, stream, test = np.array_split(order, 3)
-        rows.append([
-            probe_accuracy(x, y, np.r_[base, stream[: round(f * len(stream))]], test)
-            for f in fractions
-        ])  # fmt: skip
-    accuracy = np.maximum.accumulate(np.mean(rows, axis=0))
-    return lambda share: np.asarray(np.interp(share, fractions, accuracy))
-
-
-def _main_directions(x: Array, seed: int) -> Array:
-    """x (n, D) along its MOST largest principal directions, where it has more than that.
-
-    A probe of 2,048 features would be solved 220 times. Source: Halko, Martinsson, Tropp,
-    "Finding structure with randomness" (2011), algorithm 4.4, two power iterations.
-    """
-    if x.shape[1] <= MOST:
-        return x
-    basis = np.random.default_rng([seed, 4]).normal(size=(x.shape[1], MOST))
-    for _ in range(2):
-        basis, _ = np.linalg.qr(x.T @ (x @ basis))
-    return np.asarray(x @ basis)
-
-
-def probe_accuracy(x: Array, y: Array, train: Array, test: Array, ridge: float = 3.0) -> float:
-    """Accuracy on ``test`` of a linear classifier fitted to onehot targets y (n, C) on ``train``.
-
-    x (n, D) holds standardised features and a column of ones; ``ridge`` is the penalty.
-    """
-    a = x[train]
-    weights = np.linalg.solve(a.T @ a + ridge * np.eye(x.shape[1]), a.T @ y[train])
-    return float(((x[test] @ weights).argmax(axis=1) == y[test].argmax(axis=1)).mean())
-
-
 def _bands() -> list[_Band]:
     """All that are tried, in order of preference: bands per class keep the mix of classes."""
     return [_Band(per_class, top) for top in TOPS for per_class in (True, False)]
+
+
+def _affordable(seen: Observed, signal: Array, seed: int) -> tuple[float, str]:
+    """The fraction that ``auto`` keeps, and why not less; signal: the best band's, on GRID."""
+    n, wrong = len(seen.labels), int((seen.predicted != seen.labels).sum())
+    effective = 1 / float((seen.signal**2).sum())
+    falls = exponents(seen.features, seen.labels, seed)
+    expected, upper = scarcity.loss(wrong, n, GRID, signal, effective, falls, seed)
+    dear = np.flatnonzero(upper > ALLOWED)
+    at = int(dear[-1]) + 1 if len(dear) else 0
+    known = f"the model is wrong on {wrong} of {n} samples held out"
+    if GRID[at] > NEARLY_ALL:
+        at = int(np.abs(GRID - NEARLY_ALL).argmin())
+        return 1.0, (
+            f"more data still teaches, and nothing is dropped: {known}; to drop a tenth may cost "
+            f"{100 * upper[at]:.1f} points ({100 * expected[at]:.1f} expected); --keep overrules it"
+        )
+    even = _break_even(signal, n)
+    if even > GRID[at]:
+        return even, f"the break-even between a sample's signal and its cost, as {known}"
+    return float(GRID[at]), (
+        f"the largest saving that should cost at most {100 * ALLOWED:.1f} points "
+        f"({100 * expected[at]:.1f} expected), as {known}"
+    )
 
 
 def _break_even(signal: Array, n: int) -> float:
