@@ -68,6 +68,7 @@ NEEDS = {
     "scikit-learn": Need(_module("sklearn"), EVERYTHING),
     "scikit-activeml": Need(_module("skactiveml"), EVERYTHING),
     "OpenCV": Need(_module("cv2"), EVERYTHING),
+    "usearch": Need(_module("usearch"), "make env"),
     "emx-onnx-cgen": Need(_module("emx_onnx_cgen"), "make env"),
     "Daft": Need(_module("daft"), EVERYTHING),
     "playwright": Need(_module("playwright"), EVERYTHING),

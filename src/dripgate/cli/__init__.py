@@ -110,5 +110,5 @@ _EXTRAS = {
     "uvicorn": "review",
     "daft": "archive",
     "pyarrow": "archive",
-    "usearch": "archive",
+    "usearch": "fleet",
 }
