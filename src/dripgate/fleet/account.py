@@ -5,9 +5,11 @@ from collections import defaultdict
 import msgspec
 
 from dripgate.data.layout import label_of
-from dripgate.errors import StoreError
+from dripgate.errors import MissingExtra, StoreError
+from dripgate.fleet.scenes import Scenes, scenes
 from dripgate.fleet.together import together
 from dripgate.policy import Estimates, Interval, Seen, Stream, estimate
+from dripgate.progress import Progress
 from dripgate.store import BROKEN, Browsing
 from dripgate.stream.account import MOST, STRANGE
 from dripgate.stream.figures import Figures
@@ -41,7 +43,8 @@ class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
 class FleetAccount(msgspec.Struct, frozen=True, kw_only=True):
     """A fleet. devices: the one that should be looked at first comes first. accuracy, classes,
     dropped_accuracy: of all streams, with what devices differ by in the interval; None where no
-    device has an estimate. silent: devices that sent samples and no report.
+    device has an estimate. silent: devices that sent samples and no report. scenes: what they have
+    in common; None where that is not known, and ``apart`` then says why.
     """
 
     devices: list[DeviceAccount]
@@ -49,18 +52,23 @@ class FleetAccount(msgspec.Struct, frozen=True, kw_only=True):
     dropped_accuracy: Interval | None
     classes: dict[str, Interval]
     silent: list[str]
+    scenes: Scenes | None
+    apart: str
 
 
-def fleet_account(store: Browsing) -> FleetAccount | None:
-    """The account of a store that ``receive`` filled; None where no device reported."""
-    told = store.devices()
-    reports = {name: _report(store, name, said) for name, (_, said) in told.items()}
+def fleet_account(store: Browsing, *, told: Progress = lambda _: None) -> FleetAccount | None:
+    """The account of a store that ``receive`` filled; None where no device reported.
+
+    told: how many samples are compared with those of other devices. Raises StoreError.
+    """
+    last = store.devices()
+    reports = {name: _report(store, name, said) for name, (_, said) in last.items()}
     if not reports:
         return None
     seen, silent = _labelled(store, reports)
     devices = [
         DeviceAccount(
-            name=name, gate=one.gate, release=one.versions.get(one.gate, 0), time=told[name][0],
+            name=name, gate=one.gate, release=one.versions.get(one.gate, 0), time=last[name][0],
             figures=one.figures,
             estimates=estimate(seen.get(name, []), _stream(one), len(one.classes)),
         )
@@ -76,13 +84,26 @@ def fleet_account(store: Browsing) -> FleetAccount | None:
         )
         if share:
             mix[name] = share
+    common, apart = _common(store, reports, told)
     return FleetAccount(
         devices=sorted(devices, key=_urgency),
         accuracy=together([(one.seen, found.accuracy) for one, found in known]),
         dropped_accuracy=together([(one.seen, found.dropped_accuracy) for one, found in known]),
         classes=mix,
         silent=silent,
+        scenes=common,
+        apart=apart,
     )
+
+
+def _common(
+    store: Browsing, reports: dict[str, Report], told: Progress
+) -> tuple[Scenes | None, str]:
+    try:
+        found = scenes(store, reports, told=told)
+    except MissingExtra as error:
+        return None, str(error)
+    return found, "" if found else "no sample came with its embedding; send with --send-embeddings"
 
 
 def _urgency(device: DeviceAccount) -> tuple[float, float]:
