@@ -14,8 +14,8 @@ from dripgate.text import one_line
 
 _COMMANDS = (
     "demo", "train", "fit", "run", "send", "receive", "review", "label", "adapt", "export",
-    "retrain", "sift", "inspect", "purge", "embed", "bench", "release", "activate", "rollback",
-    "completion",
+    "retrain", "sift", "inspect", "report", "purge", "embed", "bench", "release", "activate",
+    "rollback", "completion",
 )  # fmt: skip
 
 

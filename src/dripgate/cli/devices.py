@@ -10,14 +10,13 @@ from dripgate.cli.describe import interval, when
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dripgate.fleet import FleetAccount
-    from dripgate.fleet.scenes import Scenes
+    from dripgate.fleet import FleetAccount, GateAccount, Scenes
     from dripgate.store import Event
     from dripgate.stream.figures import Figures
     from dripgate.stream.report import Report
 
-#: Devices that are shown, those to be looked at first; and pairs of them.
-_DEVICES, _PAIRS = 20, 5
+#: Devices that are shown, those to be looked at first; gates of theirs, and pairs of them.
+_DEVICES, _GATES, _PAIRS = 20, 5, 5
 
 
 def fleet(found: FleetAccount) -> list[str]:
@@ -40,6 +39,11 @@ def fleet(found: FleetAccount) -> list[str]:
         lines += _by_gate(one.figures) if len(one.figures) > 1 else []
     if more := len(found.devices) - _DEVICES:
         lines += [f"  … and {more:,} more"] if more > 0 else []
+    lines += [
+        f"  {_gate(one.gate, one.release)}: in force on {one.running:,} devices; "
+        f"{_figures(one)} on {one.devices:,}"
+        for one in found.gates[:_GATES]
+    ]
     if found.silent:
         lines.append(
             f"  silent     samples and no report from {', '.join(found.silent[:_DEVICES])}"
@@ -66,11 +70,14 @@ def _gate(id: str, release: int) -> str:
 
 
 def _by_gate(figures: Mapping[str, Figures]) -> list[str]:
-    return [
-        f"    by {gate}: {of.seen:,} seen, {percent(of.keep / max(of.seen, 1))} kept, "
+    return [f"    by {gate}: {_figures(of)}" for gate, of in figures.items()]
+
+
+def _figures(of: Figures | GateAccount) -> str:
+    return (
+        f"{of.seen:,} seen, {percent(of.keep / max(of.seen, 1))} kept, "
         f"{of.quarantine:,} quarantined, {of.unreadable:,} unreadable"
-        for gate, of in figures.items()
-    ]
+    )
 
 
 def _scenes(found: Scenes) -> list[str]:

@@ -40,14 +40,31 @@ class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
         return odd / max(self.seen, 1)
 
 
+class GateAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate, by id, on all devices. release: as of ``DeviceAccount``. devices: on which it
+    decided; of those ``running`` have it in force. Counts are of samples, as in ``Figures``.
+    """
+
+    gate: str
+    release: int
+    devices: int
+    running: int
+    seen: int
+    keep: int
+    quarantine: int
+    unreadable: int
+
+
 class FleetAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """A fleet. devices: the one that should be looked at first comes first. accuracy, classes,
+    """A fleet. devices: the one that should be looked at first comes first. gates: those that
+    decided, by id, the one that saw most first. accuracy, classes,
     dropped_accuracy: of all streams, with what devices differ by in the interval; None where no
     device has an estimate. silent: devices that sent samples and no report. scenes: what they have
     in common; None where that is not known, and ``apart`` then says why.
     """
 
     devices: list[DeviceAccount]
+    gates: list[GateAccount]
     accuracy: Interval | None
     dropped_accuracy: Interval | None
     classes: dict[str, Interval]
@@ -87,6 +104,7 @@ def fleet_account(store: Browsing, *, told: Progress = lambda _: None) -> FleetA
     common, apart = _common(store, reports, told)
     return FleetAccount(
         devices=sorted(devices, key=_urgency),
+        gates=_gates(reports),
         accuracy=together([(one.seen, found.accuracy) for one, found in known]),
         dropped_accuracy=together([(one.seen, found.dropped_accuracy) for one, found in known]),
         classes=mix,
@@ -104,6 +122,20 @@ def _common(
     except MissingExtra as error:
         return None, str(error)
     return found, "" if found else "no sample came with its embedding; send with --send-embeddings"
+
+
+def _gates(reports: dict[str, Report]) -> list[GateAccount]:
+    found = []
+    for gate in {gate for one in reports.values() for gate in (one.gate, *one.figures)}:
+        parts = [one.figures[gate] for one in reports.values() if gate in one.figures]
+        found.append(GateAccount(
+            gate=gate, release=max(one.versions.get(gate, 0) for one in reports.values()),
+            devices=len(parts), running=sum(one.gate == gate for one in reports.values()),
+            seen=sum(one.seen for one in parts), keep=sum(one.keep for one in parts),
+            quarantine=sum(one.quarantine for one in parts),
+            unreadable=sum(one.unreadable for one in parts),
+        ))  # fmt: skip
+    return sorted(found, key=lambda one: (-one.seen, one.gate))
 
 
 def _urgency(device: DeviceAccount) -> tuple[float, float]:
