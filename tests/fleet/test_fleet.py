@@ -103,6 +103,11 @@ def test_the_report_shows_devices_gates_and_whom_to_look_at(tmp_path, dripgate):
     ]
     assert [row[0] for row in shown.tables["by-gate"][1:]] == [row[0] for row in rows]
     assert [row[0] for row in shown.tables["mix"][1:]] == ["no", "yes"]
+    assert shown.tables["mix"][0][2:] == [one.name for one in found.devices]
+    assert shown.tables["mix"][2][2] == interval(found.devices[0].mix["yes"])
+    estimates = {row[0]: row[1:3] for row in shown.tables["estimates"][1:]}
+    assert estimates["all together"] == [interval(found.accuracy), interval(found.dropped_accuracy)]
+    assert estimates["c"][1] == interval(found.devices[0].estimates.dropped_accuracy)
     assert "send with --send-embeddings" in shown.text
     assert html == page(tmp_path / "fleet.db", dripgate)[0]  # the same numbers, the same bytes
     assert not {"script", "iframe", "object"} & {tag for tag, _ in shown.elements}

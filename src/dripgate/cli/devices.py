@@ -10,13 +10,13 @@ from dripgate.cli.describe import interval, when
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dripgate.fleet import FleetAccount, GateAccount, Scenes
+    from dripgate.fleet import DeviceAccount, FleetAccount, GateAccount, Scenes
     from dripgate.store import Event
     from dripgate.stream.figures import Figures
     from dripgate.stream.report import Report
 
-#: Devices that are shown, those to be looked at first; gates of theirs, and pairs of them.
-_DEVICES, _GATES, _PAIRS = 20, 5, 5
+#: Devices that are shown, those to be looked at first; classes, gates, and pairs of devices.
+_DEVICES, _CLASSES, _GATES, _PAIRS = 20, 6, 5, 5
 
 
 def fleet(found: FleetAccount) -> list[str]:
@@ -36,6 +36,7 @@ def fleet(found: FleetAccount) -> list[str]:
             f"  {one.name:<16} {_gate(one.gate, one.release)}: {one.seen:,} seen, "
             f"{percent(one.strange)} strange, accuracy {accuracy}"
         )
+        lines += _estimates(one)
         lines += _by_gate(one.figures) if len(one.figures) > 1 else []
     if more := len(found.devices) - _DEVICES:
         lines += [f"  … and {more:,} more"] if more > 0 else []
@@ -63,6 +64,17 @@ def reported(name: str, report: Report) -> list[str]:
 def event(one: Event) -> str:
     """A step of a device's log."""
     return f"{one.device}: {one.what} at {when(one.time)}: {one.said}"
+
+
+def _estimates(one: DeviceAccount) -> list[str]:
+    if one.estimates is None:
+        return []
+    mix = [f"{name} {interval(share)}" for name, share in list(one.mix.items())[:_CLASSES]]
+    more = ", …" if len(one.mix) > _CLASSES else ""
+    return [
+        f"    dropped, and right already: {interval(one.estimates.dropped_accuracy)}",
+        f"    classes: {', '.join(mix)}{more}",
+    ]
 
 
 def _gate(id: str, release: int) -> str:

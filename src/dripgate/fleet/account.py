@@ -17,13 +17,15 @@ from dripgate.stream.report import Report
 
 
 class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """One device. gate: id of the one in force; release: its version, 0 where it is none. time:
-    of its last report. figures: by gate id. estimates: None where chance drew no labelled sample.
+    """One device. gate: id of the one in force; release: its version, 0 where it is none. classes:
+    that gate's. time: of its last report. figures: by gate id. estimates: None where chance drew no
+    labelled sample.
     """
 
     name: str
     gate: str
     release: int
+    classes: tuple[str, ...]
     time: float
     figures: dict[str, Figures]
     estimates: Estimates | None
@@ -32,6 +34,12 @@ class DeviceAccount(msgspec.Struct, frozen=True, kw_only=True):
     def seen(self) -> int:
         """Samples that passed."""
         return sum(one.seen for one in self.figures.values())
+
+    @property
+    def mix(self) -> dict[str, Interval]:
+        """Share of each class of the stream, by its name; empty without estimates."""
+        found = self.estimates.classes if self.estimates else ()
+        return dict(zip(self.classes, found, strict=False))
 
     @property
     def strange(self) -> float:
@@ -85,20 +93,17 @@ def fleet_account(store: Browsing, *, told: Progress = lambda _: None) -> FleetA
     seen, silent = _labelled(store, reports)
     devices = [
         DeviceAccount(
-            name=name, gate=one.gate, release=one.versions.get(one.gate, 0), time=last[name][0],
-            figures=one.figures,
+            name=name, gate=one.gate, release=one.versions.get(one.gate, 0), classes=one.classes,
+            time=last[name][0], figures=one.figures,
             estimates=estimate(seen.get(name, []), _stream(one), len(one.classes)),
         )
         for name, one in reports.items()
     ]  # fmt: skip
     known = [(one, one.estimates) for one in devices if one.estimates]
-    names = {name for one, _ in known for name in reports[one.name].classes}
+    names = {name for one, _ in known for name in one.mix}
     mix = {}
     for name in sorted(names):
-        having = [(o, e) for o, e in known if name in reports[o.name].classes]
-        share = together(
-            [(o.seen, e.classes[reports[o.name].classes.index(name)]) for o, e in having]
-        )
+        share = together([(one.seen, one.mix[name]) for one, _ in known if name in one.mix])
         if share:
             mix[name] = share
     common, apart = _common(store, reports, told)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Devices that have a row, those to be looked at first.
 _ROWS = 500
+#: Devices whose classes stand beside those of all.
+_BESIDE = 5
 
 
 def render(found: "FleetAccount", name: str) -> str:
@@ -42,19 +44,19 @@ def _context(found: "FleetAccount", name: str) -> dict[str, Any]:
         "by_gate": [
             (gate, one.name, figures) for one in shown for gate, figures in one.figures.items()
         ],
+        "known": [one for one in shown if one.estimates],
+        "beside": [one for one in shown if one.estimates][:_BESIDE],
         "scenes": found.scenes,
     }
 
 
 def _row(one: "DeviceAccount", low: float, found: "FleetAccount") -> dict[str, Any]:
-    estimates = one.estimates
-    accuracy = estimates.accuracy if estimates else None
+    accuracy = one.estimates.accuracy if one.estimates else None
     own, common = found.scenes.devices.get(one.name, (0, 0)) if found.scenes else (0, 0)
     return {
         "account": one,
         "kept": sum(of.keep for of in one.figures.values()) / max(one.seen, 1),
         "accuracy": accuracy,
-        "dropped": estimates.dropped_accuracy if estimates else None,
         "dot": _dot(accuracy, low, one.name) if accuracy else None,
         "common": (common, own) if own else None,
     }
