@@ -76,6 +76,10 @@ NEEDS = {
         lambda: bool(program("chromium") or program("chromium-browser")), f"{_DEBIAN} chromium"
     ),
     "mosquitto": Need(_programs("mosquitto", "mosquitto_passwd"), f"{_DEBIAN} mosquitto"),
+    "SoftHSM": Need(
+        lambda: bool(program("softhsm2-util") and find_spec("pkcs11")),
+        f"{EVERYTHING}, {_DEBIAN} softhsm2",
+    ),
     "openssl": Need(_programs("openssl"), f"{_DEBIAN} openssl"),
     "a C compiler": Need(lambda: bool(program("cc") or program("gcc")), f"{_DEBIAN} gcc libc6-dev"),
     "the Arm compiler": Need(_programs("arm-none-eabi-gcc"), "make embed-tools"),

@@ -106,6 +106,7 @@ _EXTRAS = {
     "cv2": "camera",
     "emx_onnx_cgen": "embed",
     "cryptography": "release",
+    "pkcs11": "pkcs11",
     "starlette": "review",
     "uvicorn": "review",
     "daft": "archive",
