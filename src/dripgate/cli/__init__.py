@@ -41,6 +41,22 @@ def cli() -> None:
     """Decide on the device, sample by sample, what is worth keeping for retraining."""
 
 
+def program() -> None:
+    """``main`` as the whole of a process: it ends at once where it failed within Daft.
+
+    Threads of Daft's that are still at a query which failed crash when Python is taken down under
+    them, and the exit code would be theirs.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code and "daft" in sys.modules:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
+
+
 def main() -> None:
     """Run the command line and exit: 0 done, 2 usage or bad input, 1 anything else."""
     warnings.formatwarning = lambda message, *_, **__: f"  note: {one_line(str(message))}\n"
