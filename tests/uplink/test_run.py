@@ -244,6 +244,29 @@ def test_what_is_evicted_on_its_way_is_forgotten(lab):
         uplink.close()
 
 
+def test_the_commands_of_the_fleet_page(lab, loop, stream, dripgate, monkeypatch):
+    """docs/fleet.md: what sends comes second on the page, and first here."""
+    need("usearch")
+    page = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+    shows, sends = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    broker = lab.broker()
+    monkeypatch.chdir(lab.folder)
+    shutil.copy(loop / "gate.onnx", lab / "gate.onnx")
+    (lab / "incoming").mkdir()
+    for i, (_, payload) in enumerate(stream[:100]):
+        (lab / "incoming" / f"{i}.png").write_bytes(payload)
+    receiver = lab.command("receive", broker.address("farm"), "--store", lab / "central.db")
+    for line in sends.splitlines():
+        words = shlex.split(line.replace("mqtt://127.0.0.1/", broker.address("")))
+        sent = lab.command(*words[1:])
+        assert sent.wait() == 0, sent.log()
+    assert receiver.stop() == 0, receiver.log()
+    for line in shows.splitlines():
+        code, _, err = dripgate(*shlex.split(line, comments=True)[1:])
+        assert code == 0, err
+    assert (lab / "fleet.html").exists()
+
+
 def test_the_commands_of_the_page(lab, loop, stream):
     """The block of commands in docs/uplink.md, with another port."""
     page = (Path(__file__).parents[2] / "docs" / "uplink.md").read_text()
