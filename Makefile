@@ -14,7 +14,7 @@ READY := .venv/.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help env env-all demo demo-size demo-classifier test test-pythons test-lowest dist test-slow lint
-.PHONY: format bench bench-quick bench-adapt demo-rows bench-policy bench-price
+.PHONY: format bench bench-quick bench-adapt bench-memory bench-day demo-rows bench-policy bench-price
 .PHONY: review-pictures bench-review interop tflite-tools bench-files zoo bench-litert bench-run soak soak-uplink bench-uplink
 .PHONY: embed-tools embed-test bench-embed sift-cluster bench-sift readme-picture docs clean
 
@@ -103,6 +103,13 @@ bench-quick: $(READY) ## a part of it, two data sets, one seed: out/bench-quick
 
 bench-adapt: $(READY) ## what the head learns on the device: docs/results/adapt.md, half an hour of a core
 	OMP_NUM_THREADS=1 $(BIN)/dripgate bench adapt mnist speechcommands cifar10 plantvillage \
+	  --out docs/results
+
+bench-memory: $(READY) ## which memory lets a head forget least: docs/results/memory.jsonl, ten minutes of a core
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_memory.py
+
+bench-day: $(READY) ## a device's day, budgets in bytes: docs/results/day.md; hours, goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/dripgate bench day mnist speechcommands cifar10 plantvillage \
 	  --out docs/results
 
 bench-policy: $(READY) ## what the policy holds and costs: docs/results/policy.json (needs mnist)

@@ -582,7 +582,8 @@ def trained(name: str, arch: str) -> tuple[Dataset, Classifier]:
     if ready.is_file():
         return data, load_classifier(str(ready))
     steps = int(os.environ.get("STEPS", "300"))
-    return data, train_first(data, arch, Recipe(steps=steps)).classifier
+    recipe = Recipe(steps=steps, lr=0.1)  # as 'dripgate train' does: at 0.2 a LeNet may not learn
+    return data, train_first(data, arch, recipe).classifier
 
 
 def some(split: Split, count: int) -> tuple[Array, Array]:

@@ -12,11 +12,10 @@ import numpy as np
 
 from dripgate.data import load, open_source
 from dripgate.embed.figures import figures
-from dripgate.embed.head import read_head
+from dripgate.embed.head import read_head, with_numbers
 from dripgate.embed.mirror import Mirrored, mirror
-from dripgate.embed.rehearse import RING, Event, Kind, Rehearsed, rehearse
+from dripgate.embed.rehearse import RING, Event, Kind, Rehearsed, labelled_late, rehearse
 from dripgate.gate import Gate
-from dripgate.gate_tensors import Linear, changed
 from dripgate.types import Array
 
 #: Samples that the loop learns from, then those that it is judged on; labels come so many later.
@@ -29,15 +28,10 @@ FEW = 24
 
 def row(gate: Gate, folder: Path, core: str, samples: Array, labels: Array) -> dict[str, Any]:
     """Instructions of each call, and how far the learned numbers are from NumPy's."""
-    events = [Event(Kind.SHOW)]
-    for i, sample in enumerate(samples[:FEW]):
-        events += [
-            Event(Kind.DECIDE, sample),
-            Event(Kind.REMEMBER, id=i, propensity=(1, 0.2)[i % 2]),
-        ]
-        if i >= 4:
-            events += [Event(Kind.LABEL, id=i - 4, label=int(labels[i - 4]))]
-            events += [Event(Kind.LEARN), Event(Kind.SHOW)]
+    events = [Event(Kind.SHOW), *labelled_late(
+        samples[:FEW], labels, delay=4, keeping=Kind.REMEMBER, propensities=(1, 0.2),
+        then=(Kind.LEARN, Kind.SHOW),
+    )]  # fmt: skip
     found = rehearse(folder, core, events, count=True)
     expected = _mirrored(gate, samples[:FEW], events)
     kinds, size = np.array([event.kind for event in events]), figures(folder, core)
@@ -64,13 +58,7 @@ def row(gate: Gate, folder: Path, core: str, samples: Array, labels: Array) -> d
 def loop(gate: Gate, folder: Path, core: str, drift: str) -> dict[str, Any]:
     """A stream that drifts, with labels that come late, on an emulated core and in NumPy."""
     x, y, undrifted = _stream(gate, drift)
-    events: list[Event] = []
-    for i in range(LEARNED):
-        events += [Event(Kind.DECIDE, x[i]), Event(Kind.KEEP, id=i)]
-        if i >= DELAY:
-            events.append(Event(Kind.LABEL, id=i - DELAY, label=int(y[i - DELAY])))
-        if i % 10 == 9:
-            events.append(Event(Kind.LEARN))
+    events = labelled_late(x[:LEARNED], y, delay=DELAY, every=10)
     begin = len(events)
     events += [Event(Kind.DECIDE, sample) for sample in x[LEARNED:]]
     events += [Event(Kind.SHOW), Event(Kind.UNLEARN)]
@@ -80,7 +68,7 @@ def loop(gate: Gate, folder: Path, core: str, drift: str) -> dict[str, Any]:
     kept = (np.array([event.kind for event in events]) == Kind.KEEP) & (found.status == 0)
     expected = _mirrored(gate, np.concatenate([x, x[LEARNED:]]), events, kept)
     late, spans = y[LEARNED:], (slice(again, None), slice(begin, begin + JUDGED))
-    device = _with_head(gate, found.heads[-1])
+    device = with_numbers(gate, found.heads[-1])
     learned = device(x[LEARNED:])
     score = np.abs(learned.score - found.score[spans[1]]).max() / np.abs(learned.score).max()
     return {
@@ -107,15 +95,6 @@ def _mirrored(
 def _apart(found: Rehearsed, expected: Mirrored) -> float:
     """The largest difference of learned numbers, relative to the largest number."""
     return float(np.abs(found.heads - expected.heads).max() / np.abs(expected.heads).max())
-
-
-def _with_head(gate: Gate, numbers: Array) -> Gate:
-    """The gate with the numbers that the device has learned."""
-    head = read_head(gate)
-    weight, bias = numbers[: head.weight.size], numbers[head.weight.size :]
-    rows = (len(bias), -1)
-    weight = weight.reshape(rows) if head.turned else weight.reshape(rows[::-1]).T
-    return Gate(changed(gate.data, gate.info, linear=Linear(weight, bias)))
 
 
 # Drift ------------------------------------------------------------------------------------------

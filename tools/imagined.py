@@ -33,7 +33,7 @@ def calibrated(scores: Any, qualities: Any, predicted: Any, classes: int = 4) ->
     return Calibration(
         samples=len(scores), accuracy=0.9, score=Histogram.of(scores),
         quality=Histogram.of(qualities), predicted=counts, kept=counts, curve=(), full=0.9, why="",
-        distances=tuple((np.arange(101) / 50).tolist()),
+        distances=tuple((0.09 + np.arange(101) / 500).tolist()),
     )  # fmt: skip
 
 

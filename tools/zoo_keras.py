@@ -1,11 +1,12 @@
 """Keras classifiers as .onnx files, for the zoo: `$DRIPGATE_TFLITE tools/zoo_keras.py FOLDER`.
 
-Runs where tf2onnx and TensorFlow are (make tflite-tools). Weights are random, the statistics of
-batch norms perturbed. What tf2onnx itself cannot convert is named, and is not in the folder.
+Runs where tf2onnx and TensorFlow are (make tflite-tools), by the two lines that docs/models.md
+gives. Weights are random, the statistics of batch norms perturbed.
 """
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,8 +16,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 import numpy as np
-import tensorflow as tf
-import tf2onnx
 from keras import layers as L
 
 CLASSES = 5
@@ -127,13 +126,13 @@ def main() -> None:
             continue
         model = make()
         perturb(model)
-        signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)]
-        function = tf.function(
-            lambda x, model=model: model(x, training=False), input_signature=signature
-        )
         with tempfile.TemporaryDirectory() as kept:
-            whole = str(Path(kept, "net.onnx"))
-            tf2onnx.convert.from_function(function, signature, opset=17, output_path=whole)
+            saved, whole = Path(kept, "saved"), Path(kept, "net.onnx")
+            model.export(str(saved), verbose=False)
+            command = ["--saved-model", str(saved), "--output", str(whole), "--opset", "17"]
+            subprocess.run(
+                [sys.executable, "-m", "tf2onnx.convert", *command], check=True, capture_output=True
+            )
             shutil.move(whole, target)
         print(name, target.stat().st_size, flush=True)
 

@@ -1,11 +1,12 @@
 """α by torch's autograd, for the zoo: which tensor of the module is the gate's target, and its gradient.
 
-Every torch function that a forward pass calls is recorded. The first tensor whose values are
-those of the target, in whatever order of axes, is differentiated. Where there is none (TorchScript,
+Every torch function that a forward pass calls is recorded. The tensor whose values are those of
+the target, in whatever order of axes, is differentiated. Where there is none (TorchScript,
 files), differences through the head's ONNX graph take its place.
 """
 
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -23,6 +25,8 @@ SECOND = {
     "adaptive_max_pool2d", "adaptive_avg_pool1d", "max_pool1d", "adaptive_avg_pool3d",
 }  # fmt: skip
 LAST = {"linear", "layer_norm", "rms_norm"}
+#: Seconds of one pass in double precision, above which single precision has to do.
+SLOW = 2.0
 
 
 class Reference(NamedTuple):
@@ -50,6 +54,8 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", str(func))
         if name not in ("__get__", "__set__"):
+            if name == "layer_norm" and len(args[1]) > 1:  # over the whole map: names no axis
+                name = "layer_norm of several axes"
             made = _tensors(result)
             if made:
                 self.calls.append(Call(name, _tensors([*args, *(kwargs or {}).values()]), made))
@@ -80,24 +86,35 @@ def by_autograd(
     want = np.sort(target.ravel())
     scale = float(np.abs(want).max()) or 1.0
     checked: set[int] = set()
+    matches: list[tuple[int, Tensor, tuple[int, ...]]] = []
     for place, call in enumerate(recorder.calls):
         for tensor in call.made:
             if id(tensor) in checked or not tensor.requires_grad or tensor.numel() != target.size:
                 continue
             checked.add(id(tensor))
-            found = tensor.detach().numpy()
+            found = _array(tensor)
             if not np.allclose(np.sort(found.ravel()), want, rtol=0, atol=1e-4 * scale):
                 continue
             order = _order(found, target, scale)
-            if order is None:
-                continue
-            (gradient,) = torch.autograd.grad(_predicted(flat), tensor, allow_unused=True)
-            if gradient is None:
-                continue
-            moved = gradient.numpy().transpose(order).reshape(target.shape)
+            if order is not None:
+                matches.append((place, tensor, order))
+    # Of several the last: a ReLU may change no value, and yet stop the gradient at zeros.
+    same = [match for match in matches if match[1].ndim == target.ndim]
+    for place, tensor, order in [*reversed(same), *matches]:
+        (gradient,) = torch.autograd.grad(
+            _predicted(flat), tensor, allow_unused=True, retain_graph=True
+        )
+        if gradient is not None:
+            moved = _array(gradient).transpose(order).reshape(target.shape)
             axis = _axis(recorder.calls[place:], tensor, order, target.shape, channel)
-            return Reference(mean_over_cells(moved, channel, tokens), call.name, axis), values
+            name = recorder.calls[place].name
+            return Reference(mean_over_cells(moved, channel, tokens), name, axis), values
     return None, values
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """NumPy has no bfloat16."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
 
 
 def _predicted(flat: Tensor) -> Tensor:
@@ -167,27 +184,19 @@ def _torch_axis(calls: list[Call], tensor: Tensor, depth: int) -> int | None:
 def by_differences(
     head: onnx.ModelProto, feeds: dict[str, np.ndarray], target: np.ndarray, alpha: np.ndarray, channel: int,
     tokens: tuple[int, int] | None,
-) -> float:  # fmt: skip
+) -> tuple[float, str]:  # fmt: skip
     """How far α is from central differences of the head's graph along random directions.
 
-    Relative to the largest difference. float32, so that it can be no closer than about 1e-3.
+    Relative to the largest difference. Also which differences: in double precision where ONNX's
+    own reference runs the head in it; else in single, which can be no closer than about 1e-3.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(head.SerializeToString(), options)
-    taken = [value.name for value in session.get_inputs()]
-
-    def flat(values: np.ndarray) -> np.ndarray:
-        given = {**feeds, taken[0]: values.astype(np.float32)}
-        found: np.ndarray = session.run(None, {name: given[name] for name in taken})[0]
-        return found.reshape(len(values), -1)
-
-    logits = flat(target)
+    run, which = _double(head, feeds, target) or (_single(head, feeds), "differences")
+    logits = run(target)
     predicted = logits.argmax(axis=1)
     sides = (logits[:, 0] > 0).astype(float)
     rng = np.random.default_rng(5)
     channels = target.shape[channel]
-    steps = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+    steps = (1e-4, 1e-5, 1e-6, 1e-7) if "double" in which else (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
     wanted: list[list[np.ndarray]] = [[] for _ in steps]
     found = []
     for _ in range(6):
@@ -202,8 +211,7 @@ def by_differences(
         cells = np.count_nonzero(direction[0]) / channels
         for place, step in enumerate(steps):
             e = step * max(float(np.abs(target).std()), 1e-30)
-            up, down = flat(target + e * direction), flat(target - e * direction)
-            slope = (up.astype(np.float64) - down) / (2 * e)
+            slope = (run(target + e * direction) - run(target - e * direction)) / (2 * e)
             rows = np.arange(len(target))
             wanted[place].append(
                 slope[rows, predicted] if slope.shape[1] > 1 else slope[:, 0] * sides
@@ -211,4 +219,62 @@ def by_differences(
         found.append((alpha * v).sum(axis=1) * cells)
     # Small steps drown in rounding and large ones in curvature: the best of them counts.
     errors = [np.abs(np.array(w) - found).max() / max(np.abs(w).max(), 1e-12) for w in wanted]
-    return float(min(errors))
+    return float(min(errors)), which
+
+
+Head = Callable[[np.ndarray], np.ndarray]
+
+
+def _single(head: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> Head:
+    """The head in onnxruntime: target (n, …) → logits float64 (n, C)."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(head.SerializeToString(), options)
+    taken = [value.name for value in session.get_inputs()]
+
+    def run(values: np.ndarray) -> np.ndarray:
+        given = {**feeds, taken[0]: values.astype(np.float32)}
+        found: np.ndarray = session.run(None, {name: given[name] for name in taken})[0]
+        return found.reshape(len(values), -1).astype(np.float64)
+
+    return run
+
+
+def _double(
+    head: onnx.ModelProto, feeds: dict[str, np.ndarray], target: np.ndarray
+) -> tuple[Head, str] | None:
+    """The same in double precision; None where ONNX's reference cannot, or takes too long."""
+    precise = onnx.ModelProto()
+    precise.CopyFrom(head)
+    for tensor in precise.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype.kind == "f":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float64), tensor.name))
+    for node in precise.graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                values = onnx.numpy_helper.to_array(attribute.t)
+                if values.dtype.kind == "f":
+                    attribute.t.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float64)))
+            elif node.op_type == "Cast" and attribute.i in (
+                onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+            ):  # fmt: skip
+                attribute.i = onnx.TensorProto.DOUBLE
+    for value in precise.graph.input:
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    taken = [value.name for value in precise.graph.input]
+
+    def run(values: np.ndarray) -> np.ndarray:
+        given = {**feeds, taken[0]: values}
+        (found,) = evaluator.run(None, {name: given[name].astype(np.float64) for name in taken})
+        return np.asarray(found).reshape(len(values), -1)
+
+    try:
+        evaluator = ReferenceEvaluator(precise)
+        begin = time.process_time()
+        exact = run(target).dtype == np.float64
+    except Exception:  # an operator that it does not have, or not in this type
+        return None
+    if not exact or time.process_time() - begin > SLOW:
+        return None
+    return run, "differences in double precision"

@@ -234,3 +234,12 @@ class Thresholds(_Frozen, frozen=True):
     high: tuple[float | None, ...]
     quality_low: float | None
     typical: Typical = Typical()
+
+    def inside(self, score: Array, predicted: Array) -> Array:
+        """Whether scores (N,) of samples with these predicted classes are in the band, bool (N,).
+
+        NaN is in no band.
+        """
+        low = np.array([-np.inf if bound is None else bound for bound in self.low])
+        high = np.array([np.inf if bound is None else bound for bound in self.high])
+        return np.asarray((score >= low[predicted]) & (score <= high[predicted]))

@@ -18,6 +18,7 @@ RUN_BY = {
     "../test_readme.py": r"README\.md$",
     "../archive/test_sift.py": r"sift\.md$",
     "../uplink/test_run.py": r"(uplink|fleet)\.md$",
+    "../uplink/test_labels.py": r"adapt\.md$",
 }
 
 

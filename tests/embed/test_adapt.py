@@ -16,12 +16,11 @@ from dripgate.data import load, open_source
 from dripgate.embed import embed
 from dripgate.embed.emulate import available
 from dripgate.embed.figures import figures
-from dripgate.embed.head import read_head
+from dripgate.embed.head import read_head, with_numbers
 from dripgate.embed.mirror import mirror
-from dripgate.embed.rehearse import Event, Kind, rehearse
+from dripgate.embed.rehearse import Event, Kind, labelled_late, rehearse
 from dripgate.errors import GateError
 from dripgate.gate import Gate
-from dripgate.gate_tensors import Linear, changed
 from dripgate.graph.build import with_info
 from dripgate.models import fit
 
@@ -76,15 +75,6 @@ def learn_from(host, samples, labels, classes):
         assert host.library.dripgate_learn() == 16
     head = ctypes.POINTER(ctypes.c_float).in_dll(host.library, "dripgate_head")
     return np.array(head[: host.numbers], np.float32)
-
-
-def with_numbers(gate, numbers):
-    """The gate whose head is what a device has learned."""
-    head = read_head(gate)
-    weight, bias = numbers[: head.weight.size], numbers[head.weight.size :]
-    shape = (len(bias), -1)
-    weight = weight.reshape(shape) if head.turned else weight.reshape(shape[::-1]).T
-    return Gate(changed(gate.data, gate.info, linear=Linear(weight, bias)))
 
 
 def agrees(host, gate, samples):
@@ -160,13 +150,10 @@ def test_the_lines_in_the_readme_compile_as_c_and_as_cpp(learning, tmp_path):
 @pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7", "cortex-m55"])
 def test_a_core_learns_what_numpy_learns(gate, learning, labelled, core):
     x, y = labelled
-    events = [Event(Kind.SHOW)]
-    for i in range(40):
-        events += [Event(Kind.DECIDE, x[i]), Event(Kind.REMEMBER, id=i, propensity=(1, 0.1)[i % 2])]
-        if i >= 5:
-            events.append(Event(Kind.LABEL, id=i - 5, label=int(y[i - 5])))
-        if i % 3 == 0:
-            events += [Event(Kind.LEARN), Event(Kind.SHOW), Event(Kind.RESUME)]
+    events = [Event(Kind.SHOW), *labelled_late(
+        x[:40], y, delay=5, every=3, keeping=Kind.REMEMBER, propensities=(1, 0.1),
+        then=(Kind.LEARN, Kind.SHOW, Kind.RESUME),
+    )]  # fmt: skip
     found = rehearse(learning, core, events)
     expected = mirror(read_head(gate), gate.info.head, gate(x[:40]).features, events)
     assert found.status.tolist() == expected.status.tolist()
@@ -187,13 +174,7 @@ def test_a_drifting_stream_with_late_labels_is_learned_as_in_numpy(gate, learnin
     x, y = x[: n + judged].astype(float), y[: n + judged]
     degree = np.minimum(np.arange(len(x)) / (n / 2), 1)[:, None, None, None]
     x = np.clip(x * (1 - 0.6 * degree) + 60 * degree, 0, 255).astype(np.uint8)
-    events = []
-    for i in range(n):
-        events += [Event(Kind.DECIDE, x[i]), Event(Kind.KEEP, id=i)]
-        if i >= delay:
-            events.append(Event(Kind.LABEL, id=i - delay, label=int(y[i - delay])))
-        if i % 5 == 4:
-            events.append(Event(Kind.LEARN))
+    events = labelled_late(x[:n], y, delay=delay, every=5)
     begin = len(events)
     events += [Event(Kind.DECIDE, sample) for sample in x[n:]]
     found = rehearse(learning, "cortex-m4", events)

@@ -13,10 +13,12 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dripgate.errors import DataError
-from dripgate.export import FORMATS, read_labels
+from dripgate.export import FORMATS, parse_labels, read_labels
 from dripgate.store import BROKEN, Labels, Store
 from dripgate.types import Decision, Reason, Sample, Verdict
 
@@ -253,6 +255,9 @@ def test_what_is_said_of_unknown_double_and_nameless_entries(kept, tmp_path):
         ("x.txt", "?", "cannot be read from it"),
         ("info.labels", '{"files": 3}', "damaged"),
         ("labels.json", '{"labels": []}', "damaged"),
+        ("x.json", '[{"label": {"choices": {"a": 1}}}]', "damaged"),
+        ("x.json", '{"a":' * 100_000, "damaged"),
+        ("x.json", '[{"label": ' + "9" * 5000 + "}]", "damaged"),
     ],
 )
 def test_what_is_no_table_of_labels_is_refused(name, text, message, tmp_path, made):
@@ -262,6 +267,25 @@ def test_what_is_no_table_of_labels_is_refused(name, text, message, tmp_path, ma
     done = cli("label", made, tmp_path / name)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_a_message_may_say_what_a_file_may():
+    one, two = "ab" * 32, "cd" * 32
+    for text in (
+        f"id,label\n{one},x\n{two},y\n",
+        f'[{{"id": "{one}", "label": "x"}}, {{"id": "{two}", "label": "y"}}]',
+        f'{{"id": "{one}", "label": "x"}}\n{{"id": "{two}", "label": "y"}}\n',
+        f'{{"labels": {{\n"{one}": {{"label": "x"}},\n"{two}": {{"label": "y"}}}}}}',
+    ):
+        assert parse_labels(text.encode()).labels == {one: "x", two: "y"}, text
+
+
+@given(st.binary(max_size=200) | st.sampled_from([b"[[]]", b'{"files":[{}]}', b"[1]", b'"label"']))
+def test_a_message_of_anything_is_labels_or_refused(data):
+    try:
+        assert all(len(id) == 64 for id in parse_labels(data).labels)
+    except DataError as error:
+        assert "\n" not in str(error)
 
 
 def test_a_large_store_is_exported_in_little_memory(tmp_path):

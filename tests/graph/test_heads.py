@@ -327,3 +327,19 @@ def test_what_is_easily_misread(name):
     opened = _classifier(_model(HEADS[name]()), classic=True).open()
     assert {cut.channel for cut in opened.cuts} == {1}
     assert (opened.head.kind, opened.head.ends) == ("softmax", "none")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_module_of_another_float_type_is_a_gate_and_is_left_so(dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).to(dtype)
+    before = [value.clone() for value in model.state_dict().values()]
+    gate = support.gate_of(model, (1, SIDE, SIDE))
+    x = np.random.default_rng(0).normal(size=(5, 1, SIDE, SIDE)).astype(np.float32)
+    logits = support.run(gate, x)["logits"]
+    assert [value.dtype for value in model.state_dict().values()] == [dtype] * 4
+    assert all(map(torch.equal, before, model.state_dict().values()))
+    single = model.float()(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(logits, single, atol=1e-5)

@@ -58,6 +58,14 @@ def test_operators_outside_of_onnx_are_named():
         open_classifier(model)
 
 
+def test_operators_that_a_converter_left_as_they_were_are_named():
+    model = support.small_cnn()  # as tf2onnx writes Keras's ConvNeXt
+    model.opset_import[0].version = 17
+    model.graph.node[-1].op_type = "StatefulPartitionedCall"
+    with pytest.raises(ModelError, match=r"no operator of ONNX: StatefulPartitionedCall; the conv"):
+        open_classifier(model)
+
+
 @pytest.mark.parametrize("batch", ["1", "2"])
 def test_a_fixed_batch_is_made_free(batch):
     model = support.small_cnn(given=f"float[{batch}, 3, 8, 8] x", result=f"float[{batch}, 4] y")

@@ -196,9 +196,10 @@ ELEMENTWISE = {
     **{op: Net(MAP, (op, ["x"])) for op in (
         "Neg", "Abs", "Exp", "Sin", "Cos", "Tanh", "Sigmoid", "Erf", "Softplus", "Softsign", "Relu",
         "LeakyRelu", "Elu", "Selu", "Celu", "HardSigmoid", "HardSwish", "Mish", "Gelu", "Identity",
-        "ThresholdedRelu",
+        "ThresholdedRelu", "Sign", "Floor", "Ceil", "Round",
     )},
     **{op: Net(MAP, (op, ["x"]), positive=True) for op in ("Sqrt", "Log", "Reciprocal")},
+    "signed root": Net(MAP, ("Abs", ["x"]), ("Sqrt", ["v0"]), ("Sign", ["x"]), ("Mul", ["v1", "v2"])),
     "leaky 0.3": Net(MAP, ("LeakyRelu", ["x"], {"alpha": 0.3})),
     "elu 0.7": Net(MAP, ("Elu", ["x"], {"alpha": 0.7})),
     "celu 0.7": Net(MAP, ("Celu", ["x"], {"alpha": 0.7})),

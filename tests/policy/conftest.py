@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import imagined
+import msgspec
 import numpy as np
 import pytest
 
@@ -31,3 +32,16 @@ def stream_of() -> type[imagined.Stream]:
 @pytest.fixture(scope="session")
 def calibrated() -> Callable[..., Calibration]:
     return imagined.calibrated
+
+
+@pytest.fixture(scope="session")
+def drifting(info) -> tuple[GateInfo, imagined.Stream]:
+    """A gate that sets aside what is below 0.2, a world that drifts there, a tenth broken."""
+    thresholds = msgspec.structs.replace(info.thresholds, quality_low=0.2)
+    rng = np.random.default_rng(8)
+    n = 4000
+    quality = 0.5 * np.exp(-1.6 * np.arange(n) / n + rng.normal(0, 0.15, n))
+    quality[::10] = 0.02
+    return msgspec.structs.replace(info, thresholds=thresholds), imagined.Stream(
+        rng.gamma(0.5, size=n), qualities=quality, alien=set(np.flatnonzero(quality < 0.2).tolist())
+    )

@@ -159,6 +159,47 @@ def test_what_quarantine_has_no_room_for_is_audited(stream_of, info):
     assert (policy.stream.certain, policy.stream.chance) == (certain, n - certain)
 
 
+BROKEN = np.arange(4000) % 10 == 0
+
+
+def shares(verdicts, rows):
+    """Of sound samples: (kept, set aside or dropped for their quality)."""
+    aside = np.array([v.reason is Reason.QUALITY for v in verdicts])
+    return kept(verdicts)[rows & ~BROKEN].mean(), aside[rows & ~BROKEN].mean()
+
+
+@pytest.mark.parametrize(
+    "rules", [Rules(keep=0.1, audit=0), Rules(budgets=(Allowance(9.0, 60.0),), audit=0)]
+)
+def test_what_drifts_out_of_the_quality_range_is_followed(drifting, rules):
+    info, stream = drifting
+    late = np.arange(4000) >= 3000
+    assert np.mean([v.decision is Decision.QUARANTINE for v in stream.verdicts[3000:]]) > 0.9
+    verdicts = stream.through(Policy(rules, info))
+    share, aside = shares(verdicts, late)
+    assert share > 0.07
+    assert aside < 0.4
+    assert not kept(verdicts)[BROKEN].any()
+
+
+def test_where_the_band_decides_the_gates_word_on_quality_stands(drifting):
+    info, stream = drifting
+    verdicts = stream.through(Policy(Rules(audit=0.05), info))
+    alien = [one.reason is Reason.QUALITY for one in stream.verdicts]
+    assert not kept(verdicts)[alien].any()
+    assert {v.reason for v in np.array(verdicts, object)[alien]} <= {Reason.QUALITY, Reason.AUDIT}
+
+
+def test_what_jumps_out_of_the_quality_range_stays_out_however_long(drifting, stream_of):
+    info, _ = drifting
+    n = 4000
+    quality = np.where(np.arange(n) < 500, 0.5, 0.02)
+    stream = stream_of(np.ones(n), qualities=quality, alien=set(range(500, n)))
+    verdicts = stream.through(Policy(Rules(keep=0.2, audit=0, duplicates=0), info))
+    assert kept(verdicts)[:500].any()
+    assert not kept(verdicts)[500:].any()
+
+
 def test_no_class_dries_up(stream_of, info):
     rng = np.random.default_rng(5)
     n = 12_000

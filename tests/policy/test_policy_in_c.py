@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dripgate.embed
+from dripgate.embed.tables import quality_low
 from dripgate.policy import Allowance, Policy, Rules
 from dripgate.policy.share import Ranks
 from dripgate.types import Decision, Reason
@@ -27,8 +28,8 @@ void (*dripgate_last_word)(dripgate_policy *, double, dripgate_verdict *);
 unsigned size_of_state(void) { return sizeof(dripgate_policy); }
 int decide_all(double keep, double audit, double least, double quarantine, uint64_t seed,
                uint32_t bytes, int budgets, const double *budget, int n, const float *score,
-               const int32_t *predicted, const uint8_t *given, const double *time,
-               uint8_t *decision, uint8_t *reason, double *propensity)
+               const float *quality, const int32_t *predicted, const uint8_t *given,
+               const double *time, uint8_t *decision, uint8_t *reason, double *propensity)
 {
     static dripgate_policy policy;
     dripgate_rules rules = {keep, audit, least, quarantine, seed, bytes, budgets, {{0, 0, 0}}};
@@ -41,7 +42,7 @@ int decide_all(double keep, double audit, double least, double quarantine, uint6
         return -1;
     }
     for (int i = 0; i < n; ++i) {
-        dripgate_verdict verdict = {(int16_t)predicted[i], given[i], 0, score[i], 0, 0};
+        dripgate_verdict verdict = {(int16_t)predicted[i], given[i], 0, score[i], quality[i], 0};
         dripgate_policy_decide(&policy, time[i], &verdict);
         decision[i] = verdict.decision;
         reason[i] = verdict.reason;
@@ -59,6 +60,7 @@ def built(folder, library, info, share=1):
         f"#include <stdint.h>\ntypedef uint8_t dripgate_sample;\n"
         f"#define DRIPGATE_CLASSES {len(info.classes)}\n"
         f"#define DRIPGATE_KEEP_EXPECTED {info.keep.hex()}\n"
+        f"#define DRIPGATE_QUALITY_LOW {quality_low(info)}\n"
         f"#define DRIPGATE_SEEDED_SCORES {{{seeded}}}\n"
     )
     (folder / "shim.c").write_text(SHIM)
@@ -68,7 +70,7 @@ def built(folder, library, info, share=1):
     )  # fmt: skip
     made.decide_all.argtypes = [ctypes.c_double] * 4 + [
         ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int,
-    ] + [ctypes.c_void_p, ctypes.c_int] + [ctypes.c_void_p] * 7  # fmt: skip
+    ] + [ctypes.c_void_p, ctypes.c_int] + [ctypes.c_void_p] * 8  # fmt: skip
     return made
 
 
@@ -82,6 +84,7 @@ def through_c(made, rules, stream, bytes=100):
     n = len(stream)
     columns = [
         np.array([v.score for v in stream.verdicts], np.float32),
+        np.array([v.quality for v in stream.verdicts], np.float32),
         np.array([v.predicted for v in stream.verdicts], np.int32),
         np.array([v.decision.code for v in stream.verdicts], np.uint8),
         np.array([sample.time for sample in stream.samples], np.float64),
@@ -92,7 +95,7 @@ def through_c(made, rules, stream, bytes=100):
         rules.keep or 0.0, rules.audit, rules.floor, rules.quarantine, rules.seed, bytes,
         len(rules.budgets), budget.ctypes.data, n, *(column.ctypes.data for column in columns),
     )  # fmt: skip
-    return status, *columns[4:]
+    return status, *columns[5:]
 
 
 def assert_the_same(made, rules, stream, info):
@@ -135,6 +138,13 @@ def test_drift_bursts_ties_and_alien_input(rules, in_c, info, stream_of):
     assert len({verdict.reason for verdict in expected}) >= 3
 
 
+@pytest.mark.parametrize("rules", RULES, ids=range(len(RULES)))
+def test_quality_that_drifts(rules, tmp_path, library, drifting):
+    info, stream = drifting
+    expected = assert_the_same(built(tmp_path, library, info), rules, stream, info)
+    assert any(v.reason is Reason.QUALITY for v in expected)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 2**63), st.floats(0.01, 1), st.floats(0, 0.3), st.floats(0, 1),
@@ -157,7 +167,7 @@ def test_rules_out_of_range_are_refused(in_c, info, stream_of):
     budget = np.array([[40.0, 0.0, 0.0]])
     for keep, audit, budgets in ((1.5, 0, 0), (0.5, -0.1, 0), (0.5, 0, 3), (0.5, 0, 1)):
         status = in_c.decide_all(
-            keep, audit, 0.0, 0.0, 0, 1, budgets, budget.ctypes.data, 0, *[None] * 7
+            keep, audit, 0.0, 0.0, 0, 1, budgets, budget.ctypes.data, 0, *[None] * 8
         )
         assert status == -1
 

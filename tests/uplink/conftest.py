@@ -9,7 +9,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from dripgate.errors import StoreError
 from dripgate.store import Store
@@ -163,6 +165,25 @@ def lab(tmp_path):
     lab = Lab(tmp_path)
     yield lab
     lab.clean()
+
+
+@pytest.fixture
+def publisher(lab):
+    """Publishes with QoS 1 to the topic below, and waits until the broker has it."""
+    clients = []
+
+    def publish(broker, topic, *payloads):
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        clients.append(client)
+        client.connect("127.0.0.1", broker.port)
+        client.loop_start()
+        for payload in payloads:
+            client.publish(topic, payload, qos=1).wait_for_publish(60)
+
+    yield publish
+    for client in clients:
+        client.disconnect()
+        client.loop_stop()
 
 
 def verdict(score=1.0, **changes):

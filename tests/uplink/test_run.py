@@ -8,10 +8,6 @@ import signal
 import zipfile
 from pathlib import Path
 
-import paho.mqtt.client as paho
-import pytest
-from paho.mqtt.enums import CallbackAPIVersion
-
 from dripgate.errors import StoreError
 from dripgate.store import Store
 from dripgate.stream.broker import Security, parse_address
@@ -23,25 +19,6 @@ from needs import need
 
 TOPIC = "farm/north"
 _FILES = ("central.db", "kept.db", "gate.onnx", "incoming")
-
-
-@pytest.fixture
-def publisher(lab):
-    """Publishes with QoS 1 to the topic below, and waits until the broker has it."""
-    clients = []
-
-    def publish(broker, topic, *payloads):
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        clients.append(client)
-        client.connect("127.0.0.1", broker.port)
-        client.loop_start()
-        for payload in payloads:
-            client.publish(topic, payload, qos=1).wait_for_publish(60)
-
-    yield publish
-    for client in clients:
-        client.disconnect()
-        client.loop_stop()
 
 
 def counters(path):

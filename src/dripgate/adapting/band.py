@@ -114,9 +114,7 @@ def calibrate(
 ) -> Calibration:
     """What the score looks like now. The trade-off stays that of the first fit, and says so."""
     classes = len(thresholds.low)
-    low = np.array([-np.inf if b is None else b for b in thresholds.low])
-    high = np.array([np.inf if b is None else b for b in thresholds.high])
-    inside = (seen.score >= low[seen.predicted]) & (seen.score <= high[seen.predicted])
+    inside = thresholds.inside(seen.score, seen.predicted)
     counted = [
         np.rint(np.bincount(seen.predicted[of], seen.weights[of], classes)).astype(int)
         for of in (np.ones(len(inside), bool), inside)

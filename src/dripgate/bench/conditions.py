@@ -111,8 +111,8 @@ def _jittered(scene: Scene, rng: np.random.Generator) -> Scene:
 def _drifting(scene: Scene, rng: np.random.Generator) -> Scene:
     """The world changes from the first sample to the last; the test part is of all its times."""
     n, tested = len(scene.stream.y), len(scene.test.y)
-    stream = _drifted(scene.stream.x, np.arange(n) / n, rng)
-    test = _drifted(scene.test.x, rng.random(tested), rng)
+    stream = drifted(scene.stream.x, np.arange(n) / n, rng)
+    test = drifted(scene.test.x, rng.random(tested), rng)
     return replace(scene, stream=replace(scene.stream, x=stream), test=replace(scene.test, x=test))
 
 
@@ -210,7 +210,7 @@ def jitter(sample: Array, rng: np.random.Generator) -> Array:
     return _pixels(sample[rows][:, cols] * gain + rng.normal(0, 2.5, sample.shape))
 
 
-def _drifted(x: Array, time: Array, rng: np.random.Generator) -> Array:
+def drifted(x: Array, time: Array, rng: np.random.Generator) -> Array:
     """Images to 40 % of their brightness, audio to noise of -10 dB, as time (n,) goes 0 … 1."""
     drifted = np.empty_like(x)
     for i, t in enumerate(time):

@@ -32,8 +32,11 @@ class Hold:
         self._sorted = sorted(self._recent)
         self._debt = 0.0
 
-    def __call__(self, score: float, coin: float) -> bool:
-        """Whether to keep a score; ``coin`` in 0 … 1 decides between equal ones."""
+    def __call__(self, score: float, coin: float, cost: float = 1.0) -> bool:
+        """Whether to keep a score; ``coin`` in 0 … 1 decides between equal ones, and 1 is no.
+
+        cost: of keeping it, in units of which ``keep`` is a share: a sample, or its mean size.
+        """
         size = len(self._sorted) + 1
         low = bisect_left(self._sorted, score)
         high = bisect_right(self._sorted, score, low) + 1
@@ -43,7 +46,7 @@ class Hold:
         chance = (high / size - bar) / (high / size - low / size)
         kept = coin < min(max(chance, 0.0), 1.0)
         self._remember(score)
-        self._debt = max(self._debt + kept - self.keep, -_MOST / self._gain)
+        self._debt = max(self._debt + kept * cost - self.keep, -_MOST / self._gain)
         return kept
 
     def _remember(self, score: float) -> None:

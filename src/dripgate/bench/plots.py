@@ -20,7 +20,7 @@ COLOURS = {
     "novelty": "#2f6db3",
     "el2n": "#c23b6b",
 }
-_STYLE: Any = {
+STYLE: Any = {
     "svg.hashsalt": "dripgate", "svg.fonttype": "none", "font.size": 9, "axes.grid": True,
     "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
@@ -115,7 +115,7 @@ def _said(field: str) -> str:
 
 def write_plots(table: Table, folder: Path) -> list[Path]:
     """Write all pictures into ``folder``; their paths."""
-    with mpl.rc_context(_STYLE):  # the settings are the whole process's: others draw too
+    with mpl.rc_context(STYLE):  # the settings are the whole process's: others draw too
         pictures = {
             "bench_accuracy.svg": accuracy(table),
             "bench_worst_class.svg": accuracy(table, "worst_class_accuracy"),

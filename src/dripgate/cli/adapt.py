@@ -1,6 +1,5 @@
 """dripgate adapt: the head learns on the device, from what was kept and labelled."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -140,29 +139,3 @@ def _end(adapted: Adapted, out: Path) -> str:
         f"{out}: gate {adapted.gate.id}, {size:.0f} kB, in {outcome.seconds:.1f} s of processor "
         f"time; {outcome.why}"
     )
-
-
-class Watched:
-    """Labels of a file that may come, change and go while a run lasts; by sample id.
-
-    What cannot be read is told once for each state of the file, and the labels before it count on.
-    """
-
-    def __init__(self, path: Path, classes: tuple[str, ...], told: Callable[[str], object]) -> None:
-        self._path, self._classes, self._told = path, classes, told
-        self._state: tuple[int, int] | None = None
-        self._labels: Mapping[str, str] = {}
-
-    def __call__(self) -> Mapping[str, str]:
-        """The labels as they are now."""
-        try:
-            found = self._path.stat()
-        except OSError:
-            return self._labels
-        if (state := (found.st_mtime_ns, found.st_size)) != self._state:
-            self._state = state
-            try:
-                self._labels = read_labels(self._path, self._classes).labels
-            except UserError as error:
-                self._told(f"labels: {error}; those from before count on")
-        return self._labels

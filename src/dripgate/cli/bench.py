@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Names(click.Group):
-    """``report`` and ``adapt`` are commands; anything else is the first of the data sets."""
+    """``report``, ``adapt``, ``day`` are commands; anything else is the first of the data sets."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
@@ -91,6 +91,34 @@ def adapt_command(names: tuple[str, ...], out: Path, seeds: int, json_path: Path
     show([str(path) for path in write(out)], made, json_path)
 
 
+@command.command("day")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file)
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rules", help="With commas; by default those of the table, at 10 % all.")
+@click.option("--keep", help="Shares of the day's bytes with commas, such as 0.1,0.02.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+@json_option
+def day_command(
+    names: tuple[str, ...], out: Path, rules: str | None, keep: str | None, seeds: int,
+    json_path: Path | None,
+) -> None:  # fmt: skip
+    """What rules store of a device's day, in bytes, and what it teaches: DIR/day.jsonl and day.md.
+
+    Scenes that stay in view, a long tail of classes, broken frames, a drift and a class that is new
+    at noon; docs/benchmark.md describes the day. What is finished is not made again.
+    """
+    require("the benchmark", "bench", "torch", "scipy", "skactiveml", "matplotlib")
+    from dripgate.bench.day_protocol import bench, cells
+    from dripgate.bench.day_rules import RULES
+    from dripgate.bench.day_tables import write
+
+    some = _names(rules, RULES, "--rules") if rules else []
+    shares = [_part(text) for text in keep.split(",")] if keep else []
+    out.mkdir(parents=True, exist_ok=True)
+    made = bench(names, out, seeds=range(seeds), wanted=cells(some, shares), log=log)
+    show([str(path) for path in write(out)], made, json_path)
+
+
 @command.command("report")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def report_command(folder: Path) -> None:
@@ -120,14 +148,16 @@ def _names(text: str, known: Collection[str], option: str) -> list[Any]:
 
 
 def _share(text: str) -> "Keep":
-    if text.strip() == "auto":
-        return "auto"
+    return "auto" if text.strip() == "auto" else _part(text, ", or auto")
+
+
+def _part(text: str, more: str = "") -> float:
     try:
         share = float(text)
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise UserError(f"--keep has '{text}', expected numbers above 0 and up to 1, or auto")
+        raise UserError(f"--keep has '{text}', expected numbers above 0 and up to 1{more}")
     return share
 
 

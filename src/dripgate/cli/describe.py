@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
     from dripgate.store.records import Summary as StoreSummary
     from dripgate.stream.account import Account
     from dripgate.stream.force import Force
+    from dripgate.stream.labels import LabelTally
     from dripgate.stream.loop import Summary as RunSummary
     from dripgate.stream.receive import Tally
     from dripgate.stream.uplink import State
@@ -297,6 +298,16 @@ def uplink(state: State, left: int) -> list[str]:
         f"pending      {left:>9,}  of which {state.skipped:,} too large for the broker",
     ]
     return lines + ([f"uplink       {state.trouble}"] if state.trouble else [])
+
+
+def labels(tally: LabelTally) -> list[str]:
+    """What came by MQTT, in lines for people."""
+    unused = tally.missing + tally.without
+    return [
+        f"labels       {tally.labelled:>9,}  came in {tally.messages:,} messages; {tally.same:,} "
+        f"were there already, {unused:,} of no use, {tally.strange:,} of other classes, "
+        f"{tally.refused:,} messages refused"
+    ]
 
 
 def received(tally: Tally) -> list[str]:

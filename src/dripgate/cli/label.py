@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
-from dripgate.cli.common import json_option, progress, show
-from dripgate.errors import UserError
+from dripgate.adapting.gather import rows_of
+from dripgate.cli.broker import security, security_options
+from dripgate.cli.common import Stop, json_option, progress, show
+from dripgate.errors import UserError, require
 from dripgate.export import Taken, read_labels
 from dripgate.export.facts import all_classes
 from dripgate.store import Labels, Relabelled, Store
+from dripgate.stream.broker import name_of, parse_address
 from dripgate.text import one_line
 
 _SHOWN = 10
@@ -21,39 +25,81 @@ _SHOWN = 10
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--undo", is_flag=True, help="Take back the newest change of labels instead.")
+@click.option(
+    "--to", metavar="ADDRESS",
+    help="Publish the labels of FILE too, or all that STORE has, to mqtt[s]://host/topic.",
+)  # fmt: skip
+@security_options
 @json_option
 def command(
-    store: Path, file: Path | None, dry_run: bool, undo: bool, json_path: Path | None
-) -> None:
+    store: Path, file: Path | None, dry_run: bool, undo: bool, to: str | None,
+    json_path: Path | None, **options: Any,
+) -> None:  # fmt: skip
     """Take labels into STORE from FILE: a file or folder that a labelling tool wrote.
 
     Label Studio's JSON, JSON_MIN and CSV; metadata.jsonl; any CSV with id and label; FiftyOne's
     labels.json; Edge Impulse's info.labels; WebDataset's shards; a folder per label, in which a
     sample is known by its bytes. An entry without a label leaves the sample as it is. May run
     beside a 'run' or a 'review' of the same store.
+
+    With --to they go to the devices where 'dripgate run --adapt … --labels ADDRESS' takes them.
     """
-    if undo == (file is not None):
-        raise UserError("give a FILE with labels, or --undo to take the newest change back")
+    if undo == bool(file or to):
+        raise UserError(
+            "give a FILE with labels, --to ADDRESS to send what the store has, or --undo to take "
+            "the newest change back"
+        )
     if undo:
         _undo(store, dry_run, json_path)
         return
-    assert file is not None  # noqa: S101 - one of both was given
+    value: dict[str, Any] = {"store": str(store), "dry_run": dry_run}
+    lines: list[str] = []
+    wanted: Mapping[str, str] = {}
+    if to:
+        require("--to", "mqtt", "paho")
+        parse_address(to)
+    if file:
+        taken, done = _take(store, file, dry_run)
+        wanted = taken.labels
+        lines += _lines(file, taken, done, dry_run)
+        value |= {
+            "file": str(file), "format": taken.format,
+            "changed": done.labels, "same": len(done.same), "missing": done.missing,
+            "unlabelled": taken.unlabelled, "unknown": taken.unknown, "twice": taken.twice,
+        }  # fmt: skip
+    if to:
+        sent = _send(store, wanted if file else None, to, dry_run, options)
+        lines.append(f"{to}: {sent:,} labels {'would be ' if dry_run else ''}sent")
+        value |= {"to": to, "sent": sent}
+    show(lines, value, json_path)
+
+
+def _take(store: Path, file: Path, dry_run: bool) -> tuple[Taken, Relabelled]:
+    """Labels of the file, and what became of them."""
     with Store(store, read_only=True) as opened:
         known = all_classes(opened)
     with progress(None, f"reading {file}", "entries") as told:
         taken = read_labels(file, known, told=told)
     with Labels(store) as labels, progress(len(taken.labels), f"labelling {store}") as told:
         if dry_run:
-            done = _would(labels, taken.labels)
-        else:
-            done = labels.relabel(taken.labels, who=f"label {file.name}", told=told)
-    show(
-        _lines(file, taken, done, dry_run),
-        {"store": str(store), "file": str(file), "dry_run": dry_run, "format": taken.format,
-         "changed": done.labels, "same": len(done.same), "missing": done.missing,
-         "unlabelled": taken.unlabelled, "unknown": taken.unknown, "twice": taken.twice},
-        json_path,
-    )  # fmt: skip
+            return taken, _would(labels, taken.labels)
+        return taken, labels.relabel(taken.labels, who=f"label {file.name}", told=told)
+
+
+def _send(
+    store: Path, labels: Mapping[str, str] | None, to: str, dry_run: bool, options: dict[str, Any]
+) -> int:
+    """Publish labels, or all that the store has; returns how many."""
+    from dripgate.stream.labels import publish
+
+    with Store(store, read_only=True) as opened:
+        name = name_of(opened, options["device"])
+        if labels is None:
+            labels = {row.id: row.label for row in rows_of(opened) if row.label is not None}
+    if labels and not dry_run:
+        with progress(len(labels), "sending", "labels") as told:
+            publish(parse_address(to), security(options), name, labels, Stop(), told=told)
+    return len(labels)
 
 
 def _would(labels: Labels, wanted: Mapping[str, str]) -> Relabelled:

@@ -32,6 +32,7 @@ from dripgate.cli.common import (
     show,
     shows_progress,
 )
+from dripgate.cli.learning import asked, learning, learning_options
 from dripgate.cli.seen import Watching
 from dripgate.data.files import iter_names
 from dripgate.errors import UserError, require
@@ -40,7 +41,7 @@ from dripgate.policy import Rules, parse_allowance
 from dripgate.release.trial import Trials, count_death
 from dripgate.store import Store, parse_duration, parse_size
 from dripgate.stream.broker import Address, Security, is_address, name_of, parse_address
-from dripgate.stream.force import InForce, Observer
+from dripgate.stream.force import InForce
 from dripgate.stream.loop import BATCH, Summary, run
 from dripgate.stream.metrics import Listen, Page, parse_listen
 from dripgate.stream.reading import TIMES
@@ -115,11 +116,7 @@ from dripgate.types import Sample, Verdict
     "--embeddings", type=click.Choice(["on", "off"]), default="on", show_default=True,
     help="Whether the store keeps each sample's embedding: two bytes a number.",
 )  # fmt: skip
-@click.option("--adapt", metavar="EVERY", help="Let the head learn so often, such as 1h.")
-@click.option(
-    "--labels", type=click.Path(path_type=Path),
-    help="For --adapt: a file with labels that may come and change, beside those in the store.",
-)  # fmt: skip
+@learning_options
 @click.option("--uplink", help="Send what is kept to mqtt://host/topic or mqtts://host/topic.")
 @sending_options
 @security_options
@@ -153,6 +150,7 @@ def command(
         raise UserError(f"--max-age {options['max_age']} would delete whatever is kept; to empty "
                         "a store: dripgate purge STORE --everything")  # fmt: skip
     check_source(source)
+    wanted = asked(options)
     listen = options["metrics_listen"] and parse_listen(options["metrics_listen"])
     address = options["uplink"] and parse_address(options["uplink"])
     if address:
@@ -188,6 +186,7 @@ def command(
         )
         with (
             closing(open_source(source, opened.info.input, kept, stop, how)) as feed,
+            learning(kept, force, wanted, secure, options, lambda: trials.busy) as learns,
             _turn(service, source, lasting) as turn,
         ):
 
@@ -203,7 +202,7 @@ def command(
                 latency=options["latency"],
                 rules=rules,
                 embeddings=options["embeddings"] == "on",
-                observers=[trials, *_learner(kept, force, options, lambda: trials.busy)],
+                observers=[trials, *learns.observers],
                 on_verdicts=told,
                 on_turn=turn,
             )
@@ -215,37 +214,16 @@ def command(
         sent = uplink.state if uplink else None
     seen = watching.after(None if lasting else Path(source).expanduser())
     lines = describe.run(summary, store, on_disk) + seen.lines()
+    lines += describe.uplink(sent, left) if sent else []
     show(
-        lines + (describe.uplink(sent, left) if sent else []),
+        lines + (describe.labels(learns.labels) if learns.labels else []),
         {"gate": str(gate), "source": source, "store": str(store), "store_bytes": on_disk,
-         "summary": summary, "found": seen, "uplink": sent},
+         "summary": summary, "found": seen, "uplink": sent,
+         "labels": learns.labels},
         json_path,
     )  # fmt: skip
     if sent:
         check_all_sent(store, left, sent, stop)
-
-
-def _learner(
-    kept: Store, force: InForce, options: dict[str, Any], busy: Callable[[], bool]
-) -> list[Observer]:
-    """What lets the head learn, where that was asked for, unless ``busy``. Raises UserError."""
-    every, labels = options["adapt"], options["labels"]
-    if every is None:
-        if labels:
-            raise UserError("--labels is for --adapt EVERY; 'dripgate label' takes labels in")
-        return []
-    if (seconds := parse_duration(every)) <= 0:
-        raise UserError(f"--adapt {every} is no time to wait; write one such as 1h or 30min")
-    from dripgate.cli.adapt import Watched
-    from dripgate.gate_tensors import read_linear
-    from dripgate.stream.learner import Learner
-
-    gate = force.gate
-    read_linear(gate.data, gate.info, gate.name)  # else it would be told every hour
-    if options["embeddings"] == "off":
-        note("  note: with --embeddings off, --adapt runs each labelled sample again")
-    watched = Watched(labels, gate.info.classes, note) if labels else dict
-    return [Learner(kept, force, seconds, labels=watched, busy=busy, told=note)]
 
 
 def _rules(options: dict[str, Any]) -> Rules | None:
@@ -272,7 +250,7 @@ def _say_unused(source: str, options: dict[str, Any], rules: Rules | None) -> No
     unused = unused_options(source, options["follow"], given)
     if not options["uplink"]:
         unused += [name for name in _OF_UPLINK if name in given]
-        if not is_address(source):
+        if not is_address(source) and not is_address(options["labels"] or ""):
             unused += [name for name in _OF_BROKER if name in given]
     if rules is None and "seed" in given:
         unused.append("seed")

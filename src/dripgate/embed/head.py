@@ -11,7 +11,7 @@ from onnx import helper
 
 from dripgate.gate import Gate
 from dripgate.gate_info import HEAD_BIAS, HEAD_WEIGHT, LastLayer
-from dripgate.gate_tensors import read_linear, read_memory
+from dripgate.gate_tensors import Linear, changed, read_linear, read_memory
 from dripgate.types import Array, FloatArray
 
 
@@ -55,6 +55,15 @@ def read_head(gate: Gate) -> Head:
     return Head(
         weight.ravel(), linear.bias, last.turned, last.features, last.scale2, vectors, classes
     )
+
+
+def with_numbers(gate: Gate, numbers: FloatArray) -> Gate:
+    """The gate whose head is what a device has learned: weights in the graph's order, biases."""
+    head = read_head(gate)
+    weight, bias = numbers[: head.weight.size], numbers[head.weight.size :]
+    rows = (len(bias), -1)
+    weight = weight.reshape(rows) if head.turned else weight.reshape(rows[::-1]).T
+    return Gate(changed(gate.data, gate.info, linear=Linear(weight, bias)))
 
 
 def open_head(graph: onnx.GraphProto) -> None:

@@ -40,6 +40,26 @@ class Event(NamedTuple):
     propensity: float = 1.0
 
 
+def labelled_late(
+    samples: Sequence[Array], labels: Sequence[int] | Array, *, delay: int, every: int = 1,
+    keeping: Kind = Kind.KEEP, propensities: Sequence[float] = (1.0,),
+    then: Sequence[Kind] = (Kind.LEARN,),
+) -> list[Event]:  # fmt: skip
+    """Each sample is decided about and kept, its label comes ``delay`` samples later.
+
+    keeping: KEEP or REMEMBER. propensities: by turns. then: what happens at every ``every``-th
+    sample, once labels come.
+    """
+    events = []
+    for i, sample in enumerate(samples):
+        propensity = propensities[i % len(propensities)]
+        events += [Event(Kind.DECIDE, sample), Event(keeping, id=i, propensity=propensity)]
+        if i >= delay:
+            events.append(Event(Kind.LABEL, id=i - delay, label=int(labels[i - delay])))
+            events += [Event(kind) for kind in then if i % every == every - 1]
+    return events
+
+
 class Rehearsed(NamedTuple):
     """Per event, (N,) or (N, classes): of the last sample decided, and what the call returned.
 

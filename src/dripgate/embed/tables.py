@@ -9,6 +9,7 @@ from dripgate.embed.head import Head
 from dripgate.embed.net import Net
 from dripgate.embed.spectrum import Spectrum, factors
 from dripgate.gate import Gate, Outputs
+from dripgate.gate_info import GateInfo
 from dripgate.policy.share import Ranks
 from dripgate.types import Array
 
@@ -36,6 +37,7 @@ def config(gate: Gate, net: Net, version: str, head: Head | None = None) -> str:
         f"#define DRIPGATE_CLASS_NAMES {{{', '.join(map(_string, info.classes))}}}",
         f"#define DRIPGATE_ARENA {net.arena}",
         f"#define DRIPGATE_KEEP_EXPECTED {float(info.keep).hex()}",
+        f"#define DRIPGATE_QUALITY_LOW {quality_low(info)} /* below 0: none */",
         f"#define DRIPGATE_SEEDED_SCORES {{{_floats(seeded)}}}",
         "",
         f"#define DRIPGATE_HAS_SCORE {int(scored)}",
@@ -141,6 +143,12 @@ static const float spectrum_turns[{size // 2}][2] = {{{turns}}};
 static const uint16_t spectrum_bands[{len(bands)}][2] = {{{pairs}}};
 static const float spectrum_weights[{len(weights)}] = {{{_floats(weights)}}};
 """
+
+
+def quality_low(info: GateInfo) -> str:
+    """The gate's bound of quality as C writes it, exactly."""
+    low = info.thresholds.quality_low
+    return "-1.0" if low is None else float(low).hex()
 
 
 def _layout(gate: Gate) -> str:

@@ -6,7 +6,7 @@ Each export is whole, or not at all under its name; and streams: a sample at a t
 from collections.abc import Callable
 from typing import Any
 
-from dripgate.export.back import Taken, read_labels
+from dripgate.export.back import Taken, parse_labels, read_labels
 from dripgate.export.folder import Exported
 from dripgate.export.imagefolder import imagefolder
 from dripgate.export.labelstudio import labelstudio
@@ -24,4 +24,4 @@ FORMATS: dict[str, Callable[..., Any]] = {
     "csv": csv,
 }
 
-__all__ = ["FORMATS", "Exported", "Taken", "read_labels"]
+__all__ = ["FORMATS", "Exported", "Taken", "parse_labels", "read_labels"]

@@ -6,12 +6,13 @@ the file, or by hashing the file itself. Nothing is guessed: what says nothing i
 
 import csv
 import hashlib
+import io
 import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -50,6 +51,36 @@ def read_labels(path: Path, known: Sequence[str] = (), *, told: Progress = lambd
     Raises DataError where it is none of them, is too large, or is damaged.
     """
     name, entries = _recognised(path, known)
+    return _taken(str(path), name, entries, told)
+
+
+def parse_labels(data: bytes) -> Taken:
+    """Labels from what could stand in a .json, .jsonl or .csv file, found out by how it begins.
+
+    Raises DataError where it is none of them, or damaged.
+    """
+    try:
+        name, entries = _begun(data)
+    except _DAMAGED as error:
+        raise _damaged("labels", "JSON or CSV", error) from None
+    return _taken("labels", name, entries)
+
+
+def _begun(data: bytes) -> tuple[str, Iterator[_Said]]:
+    begin = data.lstrip()[:1]
+    if begin not in (b"[", b"{"):
+        return "csv", _of_csv(io.StringIO(data.decode("utf-8-sig"), newline=""), "labels")
+    try:
+        return "json", _of_json(msgspec.json.decode(data))
+    except msgspec.DecodeError:
+        if begin == b"[":
+            raise
+        return "lines", _of_lines(io.BytesIO(data))
+
+
+def _taken(
+    where: str, name: str, entries: Iterator[_Said], told: Progress = lambda _: None
+) -> Taken:
     labels: dict[str, str] = {}
     count: Counter[str] = Counter()
     twice: dict[str, None] = {}
@@ -64,14 +95,24 @@ def read_labels(path: Path, known: Sequence[str] = (), *, told: Progress = lambd
                 if labels.get(id, label) != label:
                     twice[id] = None
                 labels[id] = label
-    except (OSError, UnicodeDecodeError, csv.Error, tarfile.TarError, msgspec.DecodeError,
-            AttributeError, TypeError) as error:  # fmt: skip
-        cause = str(error).split("\n")[0]
-        raise DataError(f"{path}: damaged, or not what its name says ({name}): {cause}") from None
+    except _DAMAGED as error:
+        raise _damaged(where, name, error) from None
     return Taken(
         format=name, labels=labels, unlabelled=count["unlabelled"], unknown=count["unknown"],
         twice=tuple(twice),
     )  # fmt: skip
+
+
+#: What reading something else than it says ends in. UnicodeDecodeError is a ValueError.
+_DAMAGED = (
+    OSError, ValueError, csv.Error, tarfile.TarError, msgspec.DecodeError, AttributeError,
+    TypeError, KeyError, RecursionError,
+)  # fmt: skip
+
+
+def _damaged(where: str, name: str, error: BaseException) -> DataError:
+    cause = str(error).split("\n")[0]
+    return DataError(f"{where}: damaged, or not what its name says ({name}): {cause}")
 
 
 def _recognised(path: Path, known: Sequence[str]) -> tuple[str, Iterator[_Said]]:
@@ -109,7 +150,10 @@ def _json(path: Path) -> Any:
 
 def _records(path: Path) -> Iterator[_Said]:
     """JSON: Label Studio's JSON or JSON_MIN, FiftyOne's labels, or Edge Impulse's."""
-    found = _json(path)
+    yield from _of_json(_json(path))
+
+
+def _of_json(found: Any) -> Iterator[_Said]:
     if isinstance(found, dict) and "labels" in found:
         yield from _fiftyone(found)
     elif isinstance(found, dict) and "files" in found:
@@ -121,20 +165,28 @@ def _records(path: Path) -> Iterator[_Said]:
 
 def _lines(path: Path) -> Iterator[_Said]:
     with path.open("rb") as file:
-        for line in iter(lambda: file.readline(LARGEST_LINE), b""):
-            if line.strip():
-                record = msgspec.json.decode(line)
-                yield _id_in(record), _label_in(record)
+        yield from _of_lines(file)
+
+
+def _of_lines(file: IO[bytes]) -> Iterator[_Said]:
+    for line in iter(lambda: file.readline(LARGEST_LINE), b""):
+        if line.strip():
+            record = msgspec.json.decode(line)
+            yield _id_in(record), _label_in(record)
 
 
 def _csv(path: Path) -> Iterator[_Said]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not rows.fieldnames or not set(_LABELS) & set(rows.fieldnames):
-            raise DataError(f"{path}: no column 'label'; expected CSV with a header: id,label")
-        for row in rows:
-            label = _label_in(row)
-            yield _id_in(row), from_cell(label) if label else None
+        yield from _of_csv(file, str(path))
+
+
+def _of_csv(file: Iterable[str], where: str) -> Iterator[_Said]:
+    rows = csv.DictReader(file)
+    if not rows.fieldnames or not set(_LABELS) & set(rows.fieldnames):
+        raise DataError(f"{where}: no column 'label'; expected CSV with a header: id,label")
+    for row in rows:
+        label = _label_in(row)
+        yield _id_in(row), from_cell(label) if label else None
 
 
 def _tar(path: Path) -> Iterator[_Said]:

@@ -229,14 +229,7 @@ def run_all(
 
 def _calibration(seen: Observed, quality: Array, learned: Learned) -> Calibration:
     classes = seen.logits.shape[1]
-    low, high = (
-        np.array([default if b is None else b for b in bounds])[seen.predicted]
-        for bounds, default in (
-            (learned.thresholds.low, -np.inf),
-            (learned.thresholds.high, np.inf),
-        )
-    )
-    kept = seen.predicted[(seen.score >= low) & (seen.score <= high)]
+    kept = seen.predicted[learned.thresholds.inside(seen.score, seen.predicted)]
     return Calibration(
         samples=len(seen.labels),
         accuracy=float((seen.predicted == seen.labels).mean()),

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import onnx
 import onnx_ir as ir
-from onnx import checker, external_data_helper, version_converter
+from onnx import checker, defs, external_data_helper, version_converter
 from onnx_ir.passes import common
 
 from dripgate.errors import ModelError
@@ -133,13 +133,23 @@ def _converted(model: ir.Model, name: str, opset: int) -> ir.Model:
 
 
 def _refuse_foreign(model: ir.Model, name: str) -> None:
-    foreign = sorted(
-        {f"{node.domain}.{node.op_type}" for node in model.graph if node.domain not in _STANDARD}
-    )
+    foreign, unknown = set(), set()
+    for node in model.graph:
+        if node.domain not in _STANDARD:
+            foreign.add(f"{node.domain}.{node.op_type}")
+        elif not defs.has(node.op_type):
+            unknown.add(node.op_type)
+    if unknown:
+        raise ModelError(
+            f"{name}: holds what is no operator of ONNX: {', '.join(sorted(unknown)[:5])}; the "
+            "converter that wrote it left these as they were, so that nothing runs it: convert it "
+            "with another version, or write that part of the model otherwise"
+        )
     if foreign:
         hint = (
             "; it was written by onnxruntime's optimizer, give the file that went in"
             if any(kind.startswith(("com.microsoft", "ai.onnxruntime")) for kind in foreign)
             else "; export it with standard operators"
         )
-        raise ModelError(f"{name}: holds operators outside of ONNX: {', '.join(foreign[:5])}{hint}")
+        listed = ", ".join(sorted(foreign)[:5])
+        raise ModelError(f"{name}: holds operators outside of ONNX: {listed}{hint}")

@@ -3,7 +3,9 @@
 The memory holds SIZE kept embeddings; what is recognised moves to the front, so a scene that
 stays in view is not forgotten however much else is kept meanwhile. How near is the same scene
 depends on the classifier, so it is asked for as a share: that of distinct calibration samples
-which are as near to one of SIZE others, and would be lost. Long embeddings are folded
+which are as near to one of SIZE others, and would be lost. At the front is what was in view last:
+it is one, not SIZE, that a sample could be taken for by chance, so for the same loss it may be
+recognised from much farther away, moved and in another light. Long embeddings are folded
 into WIDTH sums with random signs (count sketch; Charikar et al., 2002): squared distances are
 kept on average, and the memory takes 4 kB for any classifier.
 """
@@ -14,6 +16,7 @@ from math import inf, isfinite
 
 import numpy as np
 
+from dripgate.gate_info import GateInfo
 from dripgate.types import Array
 
 SIZE = 64
@@ -28,11 +31,12 @@ class Duplicates:
     """Kept embeddings, at most SIZE, as float32 whose lower 16 bits are zero (bfloat16).
 
     nearness: largest ‖a - b‖ / sqrt((‖a‖² + ‖b‖²) / 2) of two that count as the same; 0 is off.
+    view: the same of one and what was kept or recognised last; by default not another.
     """
 
-    def __init__(self, nearness: float) -> None:
+    def __init__(self, nearness: float, view: float = 0.0) -> None:
         self.nearness = nearness
-        self._half = nearness**2 / 2
+        self._half, self._view = nearness**2 / 2, max(view, nearness) ** 2 / 2
         self._empty(0)
 
     def points(self, embeddings: Array) -> list[Point]:
@@ -60,7 +64,11 @@ class Duplicates:
         row = int(distance.argmin())
         # Of a row not in use this is infinite, and of what is no number never true.
         allowed = self._half * (self._squared.item(row) + squared)
-        return row if distance.item(row) + squared <= allowed < inf else None
+        if distance.item(row) + squared <= allowed < inf:
+            return row
+        last = self._order[-1]
+        allowed = self._view * (self._squared.item(last) + squared)
+        return last if distance.item(last) + squared <= allowed < inf else None
 
     def renew(self, row: int) -> None:
         """Move what was recognised to the front."""
@@ -134,6 +142,24 @@ def radius(distances: Sequence[float], share: float, others: int = SIZE) -> floa
     if percent >= 1 or not 0 < low < high:
         return float(np.interp(percent, range(101), distances)) if percent >= 1 else 0.0
     return float(low * percent ** (np.log(high / low) / np.log(20)))
+
+
+def in_view(distances: Sequence[float], share: float) -> float:
+    """The distance below which that share of distinct samples would be taken for *one* other.
+
+    Of SIZE others, each as near as that by chance, the nearest is so for many more samples.
+    """
+    if not (distances and share):
+        return 0.0
+    return float(np.interp(100 * (1 - (1 - share) ** SIZE), range(101), distances))
+
+
+def memory(info: GateInfo, share: float) -> Duplicates:
+    """An empty memory for a gate by which at most this share of distinct scenes is lost: half to
+    what was in view last, half to all others.
+    """
+    known = info.calibration.distances
+    return Duplicates(radius(known, share / 2), in_view(known, share / 2))
 
 
 @cache

@@ -20,7 +20,7 @@ from dripgate.policy.audit import affordable, capped
 from dripgate.policy.budget import SLOTS
 from dripgate.policy.chance import uniforms
 from dripgate.policy.drift import Alarm, DriftAlarm
-from dripgate.policy.duplicates import Duplicates, Point, radius
+from dripgate.policy.duplicates import Point, memory
 from dripgate.policy.estimate import Stream
 from dripgate.policy.rules import Rules
 from dripgate.policy.share import Ranks, above
@@ -58,11 +58,14 @@ class Policy:
         # As it will be read back: 40 as 40.0, so that states are equal byte for byte.
         self.rules = rules = msgspec.msgpack.decode(msgspec.msgpack.encode(rules), type=Rules)
         self.gate = hashlib.sha256(info.to_json().encode()).hexdigest()[:12]
-        self._band = info.keep
+        self._band, self._sound = info.keep, info.thresholds.quality_low
+        # A budget takes the best of what comes, not of what the band lets through: scores drift,
+        # and repeats within the band would leave the budget unspent.
+        self._keep = info.keep if rules.keep is None and rules.budgets else rules.keep
         self._audit = capped(rules)
         self._pause = min((one.period for one in rules.budgets), default=0.0) / SLOTS
         self._ranks = Ranks.seeded(info.calibration.score)
-        self._recent = Duplicates(radius(info.calibration.distances, rules.duplicates))
+        self._recent = memory(info, rules.duplicates)
         old = states.read(saved) if saved else None
         if old is not None and old.gate == self.gate:
             self._state = old if old.rules == rules else states.amended(old, rules)
@@ -131,9 +134,16 @@ class Policy:
         state.quarantine.tick(self.rules.quarantine)
         rate = self._audit and affordable(self._audit, state.audit_budget, state.pace, sample)
         audited = coin < rate
-        if given.decision is Decision.QUARANTINE or isnan(given.score):
+        if self._alien(given) or isnan(given.score):
             return self._aside(sample, given, rate, audited)
         return self._weighed(sample, given, point, rate, audited, tie)
+
+    def _alien(self, given: Verdict) -> bool:
+        """Whether the gate found it broken; where ranks decide, not if the world drifts there."""
+        found = given.decision is Decision.QUARANTINE
+        if self._keep is None or self._sound is None or isnan(given.quality):
+            return found
+        return self._state.quarantine.alien(given.quality, self._sound) and found
 
     def _aside(self, sample: Sample, given: Verdict, rate: float, audited: bool) -> Verdict:
         """Broken or alien input: quarantine while there is room, never training by itself."""
@@ -175,13 +185,13 @@ class Policy:
         return _verdict(given, decision, reason, chance + (1 - chance) * rate)
 
     def _prospect(self, given: Verdict) -> _Prospect:
-        state, keep = self._state, self.rules.keep
+        state, keep = self._state, self._keep
         payable = state.budget.share(state.pace)
         wanted = payable if keep is None else min(keep, payable)
         floor = self.rules.floor * min(self._band if keep is None else keep, payable)
         low, high = self._ranks.rank(given.score)
         bar = state.share.bar(wanted)
-        if keep is None:  # the band has the first word, and a budget takes the best of it
+        if keep is None:
             inside = given.decision is Decision.KEEP
         else:
             inside = above(low, high, min(1 - keep, bar)) > 0

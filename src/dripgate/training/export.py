@@ -196,7 +196,7 @@ def _may_be_logits(tensor: Tensor, example: Tensor) -> bool:
 # As it is found, and left so --------------------------------------------------------------------
 
 
-_NARROW = (torch.float16, torch.bfloat16)
+_OTHER = (torch.float16, torch.bfloat16, torch.float64)
 
 
 def _in_order(tensor: Tensor) -> bool:
@@ -220,14 +220,14 @@ def _as_deployed(model: Any, example: Tensor) -> Iterator[tuple[nn.Module, Tenso
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     stored = [*model.parameters(), *model.buffers()]
-    changed = [(t, t.data) for t in stored if t.dtype in _NARROW or not _in_order(t)]
+    changed = [(t, t.data) for t in stored if t.dtype in _OTHER or not _in_order(t)]
     device = stored[0].device if stored else example.device
     try:
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
         for tensor, data in changed:
-            floats = data.float() if data.dtype in _NARROW else data
+            floats = data.float() if data.dtype in _OTHER else data
             tensor.data = floats.clone(memory_format=torch.contiguous_format)
         yield model, example.to(device)
     finally:

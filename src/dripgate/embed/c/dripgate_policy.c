@@ -180,6 +180,10 @@ static void spend(dripgate_policy *p, int purse)
 #define MOST_DEBT 3.0
 #define FLOOR_GAIN 0.5
 #define FLOOR_MOST 4.0
+#define PART 0.3
+#define STEP 0.02
+#define REACH 1.0
+#define LEAST 1e-12
 
 typedef struct {
     double low, high;
@@ -237,9 +241,33 @@ static double bar_of(double debt, double target)
     return bar > 0 ? bar : 0.0;
 }
 
+/* A budget takes the best of what comes, not of what the band lets through. 0: the band decides. */
+static double ranked_share(const dripgate_policy *p)
+{
+    return p->rules.keep > 0 || p->rules.budgets == 0 ? p->rules.keep : DRIPGATE_KEEP_EXPECTED;
+}
+
+/* Whether the gate found it broken; where ranks decide, the world may have drifted there. */
+static int alien(dripgate_policy *p, const dripgate_verdict *v)
+{
+    const int found = v->decision == DRIPGATE_QUARANTINE;
+    const double low = DRIPGATE_QUALITY_LOW, quality = v->quality;
+    if (!(ranked_share(p) > 0) || low < 0 || isnan(quality)) {
+        return found;
+    }
+    const double value = log(quality > LEAST ? quality : LEAST);
+    const double fixed = log(low > LEAST ? low : LEAST);
+    const double bound = p->level < fixed ? p->level : fixed;
+    if (value > bound - REACH) {
+        const double level = p->level + STEP * (PART - (value < p->level));
+        p->level = level < log(0.5) ? level : log(0.5);
+    }
+    return found && value < bound;
+}
+
 static void weigh(dripgate_policy *p, dripgate_verdict *v, double rate, int audited, double tie)
 {
-    const double keep = p->rules.keep;
+    const double keep = ranked_share(p);
     const double share = share_of(p, DRIPGATE_BEST);
     const double wanted = keep > 0 && keep < share ? keep : share;
     const double overall = keep > 0 ? keep : DRIPGATE_KEEP_EXPECTED;
@@ -304,6 +332,7 @@ static void start(dripgate_policy *p)
 {
     static const float seeded[] = DRIPGATE_SEEDED_SCORES;
     p->clock = NAN;
+    p->level = log(0.5);
     p->ranked = sizeof seeded / sizeof seeded[0];
     memcpy(p->ranks, seeded, sizeof seeded);
     for (int i = 0; i < p->rules.budgets; ++i) {
@@ -330,6 +359,12 @@ static void weigh(dripgate_policy *p, dripgate_verdict *v, double rate, int audi
     (void)p, (void)tie;
     give(v, chosen || audited ? DRIPGATE_KEEP : DRIPGATE_DROP,
          audited && !chosen ? DRIPGATE_AUDIT : DRIPGATE_BAND, chosen ? 1.0 : rate);
+}
+
+static int alien(dripgate_policy *p, const dripgate_verdict *v)
+{
+    (void)p;
+    return v->decision == DRIPGATE_QUARANTINE;
 }
 
 static double audit_rate(dripgate_policy *p) { return p->rules.audit; }
@@ -396,7 +431,7 @@ void dripgate_policy_decide(dripgate_policy *policy, double now, dripgate_verdic
     policy->credit = policy->credit < MOST_CREDIT ? policy->credit : MOST_CREDIT;
     const double rate = audit_rate(policy);
     const int audited = coin < rate;
-    if (verdict->decision == DRIPGATE_QUARANTINE || isnan(verdict->score)) {
+    if (alien(policy, verdict) || isnan(verdict->score)) {
         set_aside(policy, verdict, rate, audited);
     } else {
         weigh(policy, verdict, rate, audited, tie);

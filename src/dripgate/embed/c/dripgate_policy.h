@@ -75,6 +75,7 @@ typedef struct {
     double credit;      /* of quarantine */
 #if DRIPGATE_SHARE
     double pause, clock, seconds, samples, bytes;
+    double level;                         /* of quality, as usual lately: its logarithm */
     double debt;                          /* of the share */
     double floors[DRIPGATE_CLASSES];      /* debts, one per class */
     float ranks[DRIPGATE_RANKS];          /* the last scores, a ring */

@@ -84,6 +84,12 @@ def _abs(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     return b.mul(g, b.unary("Sign", source(node)[0]))
 
 
+@rule("Sign", "Floor", "Ceil", "Round")
+def _steps(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
+    """Steps are flat: y' = 0."""
+    return b.mul(g, 0.0)
+
+
 @rule("Sqrt")
 def _sqrt(b: Builder, node: ir.Node, g: ir.Value, i: int) -> ir.Value:
     """y = √x: y' = 1 / 2y."""
