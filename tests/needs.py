@@ -73,6 +73,7 @@ NEEDS = {
         lambda: bool(find_spec("sounddevice") and find_library("portaudio")),
         f"{EVERYTHING} and {_DEBIAN} libportaudio2",
     ),
+    "usearch": Need(_module("usearch"), "make env"),
     "emx-onnx-cgen": Need(_module("emx_onnx_cgen"), "make env"),
     "Daft": Need(_module("daft"), EVERYTHING),
     "playwright": Need(_module("playwright"), EVERYTHING),
@@ -80,6 +81,10 @@ NEEDS = {
         lambda: bool(program("chromium") or program("chromium-browser")), f"{_DEBIAN} chromium"
     ),
     "mosquitto": Need(_programs("mosquitto", "mosquitto_passwd"), f"{_DEBIAN} mosquitto"),
+    "SoftHSM": Need(
+        lambda: bool(program("softhsm2-util") and find_spec("pkcs11")),
+        f"{EVERYTHING}, {_DEBIAN} softhsm2",
+    ),
     "openssl": Need(_programs("openssl"), f"{_DEBIAN} openssl"),
     "a C compiler": Need(lambda: bool(program("cc") or program("gcc")), f"{_DEBIAN} gcc libc6-dev"),
     "the Arm compiler": Need(_programs("arm-none-eabi-gcc"), "make embed-tools"),

@@ -1,6 +1,7 @@
 """A device has no torch: what is imported, seen from a fresh interpreter."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,21 @@ def test_importing_dripgate_loads_neither_torch_nor_onnxruntime():
     done = fresh("import sys, dripgate; print(*sys.modules)")
     assert "dripgate" in done.stdout.split()
     assert not {"torch", "onnxruntime", "numpy"} & set(done.stdout.split())
+
+
+def test_onnxruntime_is_told_to_send_nothing_before_it_is_loaded():
+    """It would tell its maker of every session; tests/archive/test_gs.py saw it through a proxy."""
+    code = """
+import os, sys
+import dripgate
+assert "onnxruntime" not in sys.modules
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for given, expected in ((env, "1"), (env | {"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True,
+                              text=True, check=True)  # fmt: skip
+        assert done.stdout.strip() == expected
 
 
 def test_a_gate_that_is_given_arrays_loads_no_decoder(loop):

@@ -340,7 +340,7 @@ def kills() -> dict[str, Any]:
 def twins() -> dict[str, Any]:
     """Of near-duplicates among scattered points: found, beside all pairs compared."""
     from dripgate.archive.rows import sketched, unsketched
-    from dripgate.archive.twins import Twins
+    from dripgate.twins import Twins
 
     rng = np.random.default_rng(0)
     points = rng.standard_normal((20_000, 32)).astype(np.float32)
@@ -349,14 +349,14 @@ def twins() -> dict[str, Any]:
     sketches, others = sketched(points), sketched(again)
     began = time.process_time()
     alone = 0
-    for sketch in sketches:
-        alone += known.has(sketch)
-        known.add(sketch)
-    cost = (time.process_time() - began) / len(sketches) * 1e6
     a, b = unsketched(sketches), unsketched(others)
+    for point in a:
+        alone += known.find(point) is not None
+        known.add(point)
+    cost = (time.process_time() - began) / len(sketches) * 1e6
     gaps = ((a - b) ** 2).sum(1) / ((a * a).sum(1) + (b * b).sum(1)) * 2
     near = gaps <= nearness**2
-    found = np.array([known.has(one) for one in others])
+    found = np.array([known.find(one) is not None for one in b])
     return {"points": len(points), "distinct_taken": int(alone),
             "twins": int(near.sum()), "found": round(float(found[near].mean()), 5),
             "us_per_point": round(cost, 1)}  # fmt: skip

@@ -115,7 +115,7 @@ def measure(gate: Path, source: Path, folder: Path, *options: str) -> dict[str, 
 if __name__ == "__main__":
     rows = json.loads(OUT.read_text()) if OUT.exists() else []
     gate, source = map(Path, sys.argv[1:3])
-    for options in ((), ("--metadata-only",)):
+    for options in ((), ("--send-embeddings",), ("--metadata-only",)):
         with tempfile.TemporaryDirectory() as folder:
             part = beginning(source, Path(folder), int(sys.argv[3])) if sys.argv[3:] else source
             row = measure(gate, part, Path(folder), *options)

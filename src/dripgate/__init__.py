@@ -4,10 +4,15 @@ Names are resolved when first used, so that ``import dripgate`` loads neither to
 onnxruntime, and a device needs only what it uses.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# onnxruntime (1.32 on Linux) tells Microsoft about each session, unless this stands in the
+# environment before it is loaded; its own disable_telemetry_events() comes too late.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from dripgate.adapting.learning import adapt as adapt

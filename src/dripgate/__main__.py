@@ -1,5 +1,5 @@
 """python -m dripgate."""
 
-from dripgate.cli import main
+from dripgate.cli import program
 
-main()
+program()

@@ -17,11 +17,11 @@ from pyarrow import parquet
 
 from dripgate.archive.choose import Wish, choose
 from dripgate.archive.rows import SCHEMA, sketched, unsketched
-from dripgate.archive.twins import Twins
 from dripgate.errors import UserError
 from dripgate.policy.duplicates import SIZE, radius
 from dripgate.store import Store
 from dripgate.stream.account import account
+from dripgate.twins import Twins
 
 DAY = 86_400_000_000
 
@@ -160,15 +160,15 @@ def test_twins_finds_what_comparing_all_finds():
     far = rng.uniform(0.02, 0.2, (1500, 1))
     near = points + (far * rng.standard_normal(points.shape)).astype(np.float32)
     known = Twins(0.1)
-    for sketch in sketched(points):
-        known.add(sketch)
+    for point in unsketched(sketched(points)):
+        known.add(point)
     gaps = ((unsketched(sketched(points)) - unsketched(sketched(near))) ** 2).sum(axis=1)
     squares = (unsketched(sketched(points)) ** 2).sum(1) + (unsketched(sketched(near)) ** 2).sum(1)
     same = gaps <= 0.1**2 * squares / 2
-    found = np.array([known.has(one) for one in sketched(near)])
+    found = np.array([known.find(one) is not None for one in unsketched(sketched(near))])
     assert 100 < same.sum() < 1400
     assert (found == same).mean() > 0.995
-    assert not any(Twins(0.0).has(one) for one in sketched(near))
+    assert all(Twins(0.0).find(one) is None for one in unsketched(sketched(near)))
 
 
 def test_so_many_distinct_scenes_are_lost_and_no_more():
@@ -179,11 +179,11 @@ def test_so_many_distinct_scenes_are_lost_and_no_more():
     measured = distances(rng.standard_normal((2000, 8)).astype(np.float32))
     points = rng.standard_normal((8000, 8)).astype(np.float32)
     known, lost = Twins(radius(measured, 0.05, len(points))), 0
-    for sketch in sketched(points):
-        if known.has(sketch):
+    for point in unsketched(sketched(points)):
+        if known.find(point) is not None:
             lost += 1
         else:
-            known.add(sketch)
+            known.add(point)
     assert 0.005 < lost / len(points) < 0.1
     assert radius(measured, 0.05) == radius(measured, 0.05, SIZE) > radius(measured, 0.05, 10**6)
 

@@ -62,6 +62,7 @@ def cluster():
     folder = tempfile.mkdtemp(prefix="ray-")  # its sockets' names must be short
     ray, gcs, client = Path(ENVIRONMENT) / "bin" / "ray", port(), port()
     env = os.environ | {"PYTHONPATH": str(SOURCES), "RAY_USAGE_STATS_ENABLED": "0"} | TOKEN
+    env["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "240"  # 30 are few on a busy machine
     common = [f"--node-ip-address={HOST}", "--disable-usage-stats", "--block"]
     memory = ["--object-store-memory=200000000"]
     started = [[ray, "start", "--head", f"--port={gcs}", f"--ray-client-server-port={client}",
@@ -88,7 +89,7 @@ while ray.cluster_resources().get("CPU") != 2:
     time.sleep(0.2)
 """
     python = Path(ENVIRONMENT) / "bin" / "python"
-    subprocess.run([python, "-c", waiting], env=env, check=True, timeout=180)
+    subprocess.run([python, "-c", waiting], env=env, check=True, timeout=300)
     yield address, nodes
     for node in reversed(nodes):
         os.killpg(node.pid, signal.SIGKILL)

@@ -73,18 +73,30 @@ def test_the_policy(desk):
     assert [verdict.propensity for verdict in scope["verdicts"]]
 
 
-def test_a_release_and_a_fleet(desk, loop, commands):
-    need("openssl")
+def test_a_release(desk, loop, commands, tmp_path, monkeypatch):
+    need("openssl", "SoftHSM")
     other = dripgate.fit(loop / "classifier.onnx", loop / "labelled.zip", keep=0.3)
     other.save("gate.onnx")
     make_keys, *_ = pages.blocks(pages.DOCS / "release.md", "bash")[0].splitlines()
     subprocess.run(make_keys, shell=True, check=True, capture_output=True)
+    Path("tokens").mkdir()
+    Path("softhsm2.conf").write_text(f"directories.tokendir = {tmp_path / 'tokens'}\n")
+    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm2.conf"))
+    for line in (
+        "openssl ecparam -name prime256v1 -genkey -noout -out ec.key",
+        "openssl pkcs8 -topk8 -nocrypt -in ec.key -out token.p8",
+        "softhsm2-util --init-token --free --label fleet --pin 1234 --so-pin 8765",
+        "softhsm2-util --import token.p8 --token fleet --label release --id 01 --pin 1234",
+    ):
+        subprocess.run(line.split(), check=True, capture_output=True)
     back = 'dripgate rollback --store kept.db --why "it looks odd"'
     commands.instead[back] = lambda: None  # tests/release runs it; here nothing was taken up
-    desk("release.md")
+    files, token = pages.blocks(pages.DOCS / "release.md", "bash")
+    commands(files)
+    monkeypatch.setenv("DRIPGATE_KEY_PASSWORD", "1234")
+    commands(token)
     assert Path("gate-17.release").exists()
-    shutil.copy("kept.db", "central.db")
-    desk("fleet.md")
+    assert Path("gate-18.release").exists()
 
 
 def test_embed(desk):

@@ -14,10 +14,10 @@ SITE = tomllib.loads((pages.ROOT / "zensical.toml").read_text())["project"]
 #: Which file runs a page's commands; what is in none of them has none.
 RUN_BY = {
     "test_recipes.py": r"recipes/|start/",
-    "test_howto.py": r"(review|models|store|policy|embed|benchmark|index|release|fleet)\.md$",
+    "test_howto.py": r"(review|models|store|policy|embed|benchmark|index|release)\.md$",
     "../test_readme.py": r"README\.md$",
     "../archive/test_sift.py": r"sift\.md$",
-    "../uplink/test_run.py": r"uplink\.md$",
+    "../uplink/test_run.py": r"(uplink|fleet)\.md$",
     "../uplink/test_labels.py": r"adapt\.md$",
 }
 

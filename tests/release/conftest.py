@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.uplink.conftest import lab  # noqa: F401 - a fixture of ours, too
 
 from dripgate.gate import Gate
 from dripgate.graph.build import with_info, with_thresholds

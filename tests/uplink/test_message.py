@@ -3,12 +3,14 @@
 import hashlib
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dripgate.store import StoredSample
 from dripgate.stream.message import (
+    WIDEST,
     Message,
     RefusedError,
     decode,
@@ -45,9 +47,20 @@ def test_a_stored_sample_is_the_same_at_the_other_end(stored):
     assert message.sample("d").source == f"d/{stored.source}"
     assert repr(message.sample("d").time) == repr(stored.time)
     assert repr(message.verdict) == repr(stored.verdict)  # NaN is NaN
-    bare = decode(encode(stored, metadata_only=True))
+    assert message.numbers is None
+    bare = decode(encode(stored, metadata_only=True, embedding=b"\0\0"))
     assert bare.payload is None
     assert (bare.id, bare.size) == (message.id, len(stored.payload))
+
+
+@given(stored_samples, st.lists(st.floats(-60_000, 60_000), min_size=1, max_size=40))
+def test_an_embedding_goes_as_it_is_stored_and_costs_nothing_where_there_is_none(stored, numbers):
+    embedding = np.array(numbers, "<f2")
+    alone, beside = encode(stored), encode(stored, embedding=embedding.tobytes())
+    assert (decode(beside).numbers == embedding).all()
+    assert len(beside) - len(alone) <= embedding.nbytes + len("embedding") + 4
+    assert b"embedding" not in alone
+    assert encode(stored, embedding=b"\0\0" * (WIDEST + 1)) == alone
 
 
 @given(stored_samples, st.data())
@@ -79,6 +92,9 @@ def test_noise_is_refused(noise):
         {"decision": "drop"}, {"version": 2}, {"id": b"short"}, {"extra": 1}, {"propensity": 1.5},
         {"source": "x" * 5000}, {"label": "x" * 300}, {"predicted": -2}, {"size": 3},
         {"payload": b"other bytes"}, {"reason": "because"}, {"detail": "x" * 2000},
+        {"embedding": b"odd"}, {"embedding": b"\x00\x7e"}, {"embedding": b"\x00\xfc"},
+        {"embedding": b"\0\0" * (WIDEST + 1)}, {"embedding": [1.0]},
+        {"embedding": b"\0\0", "payload": None},
     ],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip

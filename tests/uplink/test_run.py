@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import zipfile
 from pathlib import Path
 
 from dripgate.errors import StoreError
@@ -14,6 +15,7 @@ from dripgate.stream.message import encode, encode_receipt
 from dripgate.stream.receive import Receiver
 from dripgate.stream.uplink import Options, Uplink
 from dripgate.types import Decision, Sample
+from needs import need
 
 TOPIC = "farm/north"
 _FILES = ("central.db", "kept.db", "gate.onnx", "incoming")
@@ -55,6 +57,47 @@ def test_a_run_sends_what_it_keeps_and_ends_cleanly(lab, loop, stream, gate):
         assert {stored.gate for stored in store} == {gate.id}
     report = [line for line in run.log().splitlines() if line.startswith('{"time"')][-1]
     assert json.loads(report)["pending"] == 0
+
+
+def test_embeddings_go_where_they_are_asked_for(lab, loop, dripgate):
+    """Then two devices that saw the same are told; else it is said how to have it."""
+    need("usearch")
+    broker = lab.broker()
+    receiver = lab.command("receive", broker.address(), "--store", lab / "central.db")
+    for device, first in (("north", 0), ("south", 1)):
+        (lab / device).mkdir()
+        with zipfile.ZipFile(loop / "stream.zip") as archive:
+            for name in archive.namelist()[first::2]:
+                payload = archive.read(name)
+                (lab / device / f"{Sample(payload).id}.png").write_bytes(payload)
+        run = lab.command(
+            "run", loop / "gate.onnx", lab / device, "--store", lab / f"{device}.db",
+            "--uplink", broker.address(), "--device", device, "--send-embeddings",
+            "--patience", "0.3",
+        )  # fmt: skip
+        assert run.wait() == 0, run.log()
+    assert receiver.stop() == 0, receiver.log()
+    with Store(lab / "central.db", read_only=True) as store:
+        came = {one.key: one for one in store.embedded()}
+        assert len(came) == len(store)
+        for device in ("north", "south"):
+            with Store(lab / f"{device}.db", read_only=True) as own:
+                for key in came:
+                    row = store.rows([key])[0]
+                    if row.source.startswith(f"{device}/"):
+                        assert own.embedding_of(row.id) == came[key].numbers
+    code, out, err = dripgate("inspect", lab / "central.db")
+    assert code == 0, err
+    assert re.search(r"scenes +[\d,]+ of [\d,]+ were seen by several devices", out), out
+    code, _, err = dripgate("run", loop / "gate.onnx", lab / "north", "--store", lab / "n.db",
+                            "--uplink", broker.address(), "--send-embeddings",
+                            "--embeddings", "off")  # fmt: skip
+    assert code == 2
+    assert "--embeddings off does not keep" in err
+    code, _, err = dripgate("send", lab / "north.db", "--to", broker.address(), "--metadata-only",
+                            "--send-embeddings")  # fmt: skip
+    assert code == 2
+    assert "kept beside payloads" in err
 
 
 def test_a_run_decides_while_no_broker_is_there(lab, loop):
@@ -176,6 +219,29 @@ def test_what_is_evicted_on_its_way_is_forgotten(lab):
 
         lab.eventually(over)
         uplink.close()
+
+
+def test_the_commands_of_the_fleet_page(lab, loop, stream, dripgate, monkeypatch):
+    """docs/fleet.md: what sends comes second on the page, and first here."""
+    need("usearch")
+    page = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+    shows, sends = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    broker = lab.broker()
+    monkeypatch.chdir(lab.folder)
+    shutil.copy(loop / "gate.onnx", lab / "gate.onnx")
+    (lab / "incoming").mkdir()
+    for i, (_, payload) in enumerate(stream[:100]):
+        (lab / "incoming" / f"{i}.png").write_bytes(payload)
+    receiver = lab.command("receive", broker.address("farm"), "--store", lab / "central.db")
+    for line in sends.splitlines():
+        words = shlex.split(line.replace("mqtt://127.0.0.1/", broker.address("")))
+        sent = lab.command(*words[1:])
+        assert sent.wait() == 0, sent.log()
+    assert receiver.stop() == 0, receiver.log()
+    for line in shows.splitlines():
+        code, _, err = dripgate(*shlex.split(line, comments=True)[1:])
+        assert code == 0, err
+    assert (lab / "fleet.html").exists()
 
 
 def test_the_commands_of_the_page(lab, loop, stream):

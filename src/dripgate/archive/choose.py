@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from dripgate.archive.rows import unsketched
 from dripgate.archive.scratch import Row, Scratch
-from dripgate.archive.twins import Twins
 from dripgate.errors import UserError
 from dripgate.gate_info import GateInfo
 from dripgate.policy import Rules
 from dripgate.policy.audit import capped
 from dripgate.policy.duplicates import radius
+from dripgate.twins import Twins
 from dripgate.types import Decision, Reason
 
 
@@ -184,10 +185,11 @@ class _Chooser:
         if limit is not None and self._days[row.day] >= limit:
             self._full.add(row.key)
             return False
-        if self._twins.has(row.sketch):
+        point = unsketched([row.sketch])[0]
+        if self._twins.find(point) is not None:
             self._duplicates.add(row.key)
             return False
-        self._twins.add(row.sketch)
+        self._twins.add(point)
         self._days[row.day] += 1
         self._got[row.predicted] += 1
         self._picked[row.key] = (row._replace(sketch=b""), by_floor)

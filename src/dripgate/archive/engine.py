@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from dripgate.archive import guard
 from dripgate.archive.decide import Asked, Block, Decider
 from dripgate.archive.needs import daft, transport
 from dripgate.archive.rows import schema
@@ -34,6 +35,7 @@ class Engine:
     ) -> None:
         """Raises DataError where there is no such cluster, MissingExtra without the engine."""
         self._daft = daft()
+        guard.install()
         self.transport = transport(anonymous=anonymous)
         self._schema = schema(embeddings=asked.embeddings)
         self.where = "this machine"

@@ -155,8 +155,12 @@ class Fetcher:
 
 
 def _cause(error: Exception) -> str:
+    return f"cannot be fetched: {cause_of(error)}"
+
+
+def cause_of(error: Exception) -> str:
     """The last of the engine's nested causes that says something, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     numbered = [line.partition(": ")[2] for line in lines if line[:1].isdigit()]
     text = (numbered or lines or [type(error).__name__])[-1]
-    return f"cannot be fetched: {one_line(text)[:_LONGEST_CAUSE]}"
+    return one_line(text)[:_LONGEST_CAUSE]

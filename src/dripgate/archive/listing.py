@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from dripgate.archive.fetch import FILE, address_of, is_remote
+from dripgate.archive.fetch import FILE, address_of, cause_of, is_remote
 from dripgate.archive.index import links
 from dripgate.archive.needs import daft
 from dripgate.archive.table import TABLES, addresses
@@ -148,8 +148,9 @@ def _no_source(path: Path) -> str:
 
 
 def _broken(source: str, error: Exception) -> DataError:
-    text = " ".join(str(error).split())
+    only = "; Daft reaches no other server for gs:// than storage.googleapis.com"
     return DataError(
-        f"{source}: cannot be listed ({one_line(text)[:300]}); check the address, and the "
-        "credentials in the environment (--anonymous for a public bucket)"
+        f"{source}: cannot be listed ({cause_of(error)}); check the address, and the credentials "
+        "in the environment (--anonymous for a public bucket)"
+        + (only if source.lower().startswith("gs:") else "")
     )

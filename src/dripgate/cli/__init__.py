@@ -14,8 +14,8 @@ from dripgate.text import one_line
 
 _COMMANDS = (
     "demo", "train", "fit", "run", "send", "receive", "review", "label", "adapt", "export",
-    "retrain", "sift", "inspect", "purge", "embed", "bench", "release", "activate", "rollback",
-    "completion",
+    "retrain", "sift", "inspect", "report", "purge", "embed", "bench", "release", "activate",
+    "rollback", "completion",
 )  # fmt: skip
 
 
@@ -39,6 +39,22 @@ class _Lazy(click.Group):
 @click.version_option(__version__, prog_name="dripgate")
 def cli() -> None:
     """Decide on the device, sample by sample, what is worth keeping for retraining."""
+
+
+def program() -> None:
+    """``main`` as the whole of a process: it ends at once where it failed within Daft.
+
+    Threads of Daft's that are still at a query which failed crash when Python is taken down under
+    them, and the exit code would be theirs.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code and "daft" in sys.modules:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 def main() -> None:
@@ -107,9 +123,10 @@ _EXTRAS = {
     "sounddevice": "mic",
     "emx_onnx_cgen": "embed",
     "cryptography": "release",
+    "pkcs11": "pkcs11",
     "starlette": "review",
     "uvicorn": "review",
     "daft": "archive",
     "pyarrow": "archive",
-    "usearch": "archive",
+    "usearch": "fleet",
 }

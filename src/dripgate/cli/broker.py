@@ -29,6 +29,10 @@ _SECURITY = (
 )
 _SENDING = (
     click.option("--metadata-only", is_flag=True, help="Send no payloads; samples stay here."),
+    click.option(
+        "--send-embeddings", is_flag=True,
+        help="Send embeddings too: then scenes that several devices saw are found there.",
+    ),
     click.option("--bandwidth", help="Most to send per second, such as 20kB."),
     click.option(
         "--confirm", type=click.Choice(["receiver", "broker"]), default="receiver",
@@ -51,7 +55,7 @@ def security_options(command: F) -> F:
 
 
 def sending_options(command: F) -> F:
-    """--metadata-only, --bandwidth, --confirm, --patience, --give-up."""
+    """--metadata-only, --send-embeddings, --bandwidth, --confirm, --patience, --give-up."""
     return _all(_SENDING, command)
 
 
@@ -68,7 +72,14 @@ def sending(options: dict[str, Any]) -> "Options":
     rate = options["bandwidth"] and parse_size(options["bandwidth"].removesuffix("/s"))
     if rate == 0:
         raise UserError("--bandwidth must be more than nothing")
-    return Options(options["metadata_only"], rate, options["confirm"], options["patience"])
+    if options["send_embeddings"] and options["metadata_only"]:
+        raise UserError(
+            "--send-embeddings and --metadata-only: embeddings are kept beside payloads; give one"
+        )
+    return Options(
+        options["metadata_only"], rate, options["confirm"], options["patience"],
+        options["send_embeddings"],
+    )  # fmt: skip
 
 
 def drain(uplink: "Uplink", stop: Stop, give_up: float, turn: Callable[[], object]) -> None:

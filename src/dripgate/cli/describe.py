@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # what is described need not be imported to describe somethin
     from pathlib import Path
 
     from dripgate.data import Found, Pile
-    from dripgate.fleet import FleetAccount
     from dripgate.gate_info import GateInfo
     from dripgate.graph.target import Candidate
     from dripgate.policy import Alarm, Interval
@@ -228,9 +227,9 @@ def estimates(policy: Account) -> list[str]:
     return [
         f"estimates    from {found.labelled:,} labelled samples, {found.by_chance:,} of them "
         f"kept by chance, for {percent(found.covered)} of the stream (95 %):",
-        f"  accuracy   {_interval(found.accuracy)} of the deployed model",
-        f"  dropped    {_interval(found.dropped_accuracy)} of it was right already; "
-        f"{_interval(found.dropped_mistakes)} of all mistakes were in it",
+        f"  accuracy   {interval(found.accuracy)} of the deployed model",
+        f"  dropped    {interval(found.dropped_accuracy)} of it was right already; "
+        f"{interval(found.dropped_mistakes)} of all mistakes were in it",
     ]
 
 
@@ -252,45 +251,11 @@ def releases(force: Force | None, found: Releases, events: Sequence[Event]) -> l
         lines.append(f"under way    release {number} in its {trial.phase}: {done}")
     elif found.last:
         lines.append(f"last         {found.last}")
-    return lines + [f"  {_when(one.time)}  {one.what:<12} {one.said}" for one in events]
+    return lines + [f"  {when(one.time)}  {one.what:<12} {one.said}" for one in events]
 
 
-#: Devices that are shown; those to be looked at first.
-_DEVICES = 20
-
-
-def fleet(found: FleetAccount) -> list[str]:
-    """Devices together and one by one, in lines for people."""
-    lines = [f"fleet        {len(found.devices):,} devices, the one to look at first comes first"]
-    if found.accuracy and found.dropped_accuracy:
-        lines += [
-            f"  accuracy   {_interval(found.accuracy)} of all, as devices differ (95 %)",
-            f"  dropped    {_interval(found.dropped_accuracy)} of it was right already",
-        ]
-    lines += [
-        f"  {name:<10} {_interval(share)} of the streams" for name, share in found.classes.items()
-    ]
-    for one in found.devices[:_DEVICES]:
-        accuracy = _interval(one.estimates.accuracy) if one.estimates else "no labels by chance"
-        of = f"release {one.release}" if one.release else "no release"
-        lines.append(
-            f"  {one.name:<16} {one.gate}, {of}: {one.seen:,} seen, {percent(one.strange)} "
-            f"strange, accuracy {accuracy}"
-        )
-        for gate, figures in one.figures.items():
-            if len(one.figures) > 1:
-                kept = percent(figures.keep / max(figures.seen, 1))
-                lines.append(f"    by {gate}: {figures.seen:,} seen, {kept} kept")
-    if more := len(found.devices) - _DEVICES:
-        lines += [f"  … and {more:,} more"] if more > 0 else []
-    if found.silent:
-        lines.append(
-            f"  silent     samples and no report from {', '.join(found.silent[:_DEVICES])}"
-        )
-    return lines
-
-
-def _when(seconds: float) -> str:
+def when(seconds: float) -> str:
+    """A time in UTC, to the second."""
     try:
         return datetime.fromtimestamp(seconds, timezone.utc).isoformat(" ", "seconds")
     except (OverflowError, ValueError, OSError):  # a device's clock may say anything
@@ -305,7 +270,7 @@ def _classes(policy: Account) -> list[str]:
     for one, share in zip(policy.classes, mix, strict=True):
         part = one.kept / max(one.seen, 1)
         kept = f"  {one.name:<12} {one.seen:>10,} {one.kept:>9,} {part:>7.1%}"
-        lines.append(f"{kept}  {_interval(share)} of the stream" if share else kept)
+        lines.append(f"{kept}  {interval(share)} of the stream" if share else kept)
     return lines
 
 
@@ -313,12 +278,13 @@ def _reasons(reasons: Mapping[str, int]) -> list[str]:
     return [f"  {why:<22} {count:>9,}" for why, count in sorted(reasons.items())]
 
 
-def _interval(found: Interval) -> str:
+def interval(found: Interval) -> str:
+    """A share with its interval."""
     return f"{found.value:.1%} ({found.low:.1%} … {found.high:.1%})"
 
 
 def _alarm(alarm: Alarm) -> str:
-    since = _when(alarm.since)
+    since = when(alarm.since)
     return (
         f"DRIFT        {alarm.what} since {since}, {'over' if alarm.over else 'going on'}: "
         f"{alarm.statistic:.1f} standard deviations, stability index {alarm.psi:.2f}, "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from dripgate.cli import describe
+from dripgate.cli import describe, devices
 from dripgate.cli.common import json_option, progress, show
 from dripgate.errors import StoreError, UserError
 from dripgate.fleet import fleet_account
@@ -56,12 +56,13 @@ def _is_database(path: Path) -> bool:
 def _store(path: Path, json_path: Path | None) -> None:
     with Store(path, read_only=True) as store:
         summary, meta, policy = store.summary(), store.meta, account(store)
-        fleet = fleet_account(store)
+        with progress(None, "comparing devices' samples") as told:
+            fleet = fleet_account(store, told=told)
     gate = noted(meta)
     lines = describe.store(summary, gate) + (describe.account(policy) if policy else [])
     if "gate" in meta and gate is None:
         lines.append("gate         damaged, or of another dripgate: classes are shown by number")
-    lines += describe.fleet(fleet) if fleet else []
+    lines += devices.fleet(fleet) if fleet else []
     value = {"path": str(path), "info": summary, "policy": policy, "fleet": fleet}
     show(lines, value, json_path)
 

@@ -175,6 +175,8 @@ def command(
     address = options["uplink"] and parse_address(options["uplink"])
     if address:
         require("--uplink", "mqtt", "paho")
+        if options["send_embeddings"] and options["embeddings"] == "off":
+            raise UserError("--send-embeddings sends what --embeddings off does not keep; give one")
     _say_unused(source, options, rules)
     login = read_login(options["source_credentials"], {})
     opened, stop = Gate.load(gate, threads=0), Stop()
@@ -257,7 +259,7 @@ def _rules(options: dict[str, Any]) -> Rules | None:
     return msgspec.structs.replace(rules, **given)
 
 
-_OF_UPLINK = ("metadata_only", "bandwidth", "confirm", "patience", "give_up")
+_OF_UPLINK = ("metadata_only", "send_embeddings", "bandwidth", "confirm", "patience", "give_up")
 _OF_BROKER = ("credentials", "ca", "cert", "key", "device")
 
 

@@ -1,7 +1,8 @@
 """Making a release on the workstation."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from dripgate.data.files import iter_files
 from dripgate.errors import ReleaseError
 from dripgate.files import write_whole
 from dripgate.gate import Gate
-from dripgate.release import signing
+from dripgate.release import signing, token
 from dripgate.release.container import GATE, GOLDEN, MANIFEST, Parts, pack
 from dripgate.release.golden import MADE_UP, made_up, record
 from dripgate.release.manifest import LARGEST_GOLDEN, Limits, Manifest
@@ -18,7 +19,7 @@ from dripgate.release.manifest import LARGEST_GOLDEN, Limits, Manifest
 
 def make(
     gate: Gate,
-    key: Path,
+    key: str | Path,
     out: Path,
     *,
     version: int,
@@ -26,13 +27,30 @@ def make(
     replaces: Sequence[str] = (),
     limits: Limits = Limits(),  # noqa: B008 - immutable
     notes: str = "",
-    password: bytes | None = None,
+    password: str | None = None,
 ) -> Manifest:
     """Write a signed release of a gate, whole or not at all.
 
-    golden: payloads of samples; noise is made up where none are given. Raises ReleaseError.
+    key: a PEM file, or the URI of a key on a token (``token``). golden: payloads of samples; noise
+    is made up where none are given. password: of the key, or the token's PIN. Raises ReleaseError.
     """
-    secret = signing.private_key(key, password)
+    with _opened(key, password) as secret:
+        return _made(gate, secret, out, version, golden, replaces, limits, notes)
+
+
+@contextmanager
+def _opened(key: str | Path, password: str | None) -> Iterator[signing.Signer]:
+    if str(key).startswith(token.SCHEME):
+        with token.token_key(str(key), password) as found:
+            yield found
+    else:
+        yield signing.private_key(Path(key), password.encode() if password else None)
+
+
+def _made(
+    gate: Gate, secret: signing.Signer, out: Path, version: int, golden: Sequence[bytes],
+    replaces: Sequence[str], limits: Limits, notes: str,
+) -> Manifest:  # fmt: skip
     samples = record(gate, golden or made_up(gate.info.input))
     manifest = Manifest(
         version=version, gate=gate.id, sha256=gate.sha256,

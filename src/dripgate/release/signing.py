@@ -10,9 +10,9 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -98,17 +98,24 @@ class _Statement(msgspec.Struct, frozen=True, rename={"kind": "_type", "of": "pr
     predicate: _Predicate
 
 
-def sign(files: Mapping[str, bytes], key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
+class Signer(NamedTuple):
+    """A private key, wherever it lies. sign: gives the signature over bytes, in DER."""
+
+    public: ec.EllipticCurvePublicKey
+    sign: Callable[[bytes], bytes]
+
+
+def sign(files: Mapping[str, bytes], key: Signer, name: str) -> bytes:
     """The bundle that signs these files, as ``model.sig`` of a folder that holds them.
 
     name: what the statement calls the whole.
     """
     payload = json.dumps(_statement(files, name), indent=2).encode()
-    signature = key.sign(_pae(payload), ec.ECDSA(_hash(key.curve)()))
+    signature = key.sign(_pae(payload))
     bundle = _Bundle(
         media_type=MEDIA_TYPE,
         verification_material=_Material(
-            public_key=_PublicKey(hint=hint(key.public_key())), tlog_entries=[]
+            public_key=_PublicKey(hint=hint(key.public)), tlog_entries=[]
         ),
         dsse_envelope=_Envelope(
             payload=base64.b64encode(payload).decode(), payload_type=PAYLOAD_TYPE,
@@ -142,7 +149,7 @@ def verify(
             "not activated: ask where it came from, or give the right --trust"
         )
     try:
-        key.verify(signature, _pae(payload), ec.ECDSA(_hash(key.curve)()))
+        key.verify(signature, _pae(payload), ec.ECDSA(hash_of(key.curve, name)))
     except InvalidSignature:
         raise ReleaseError(
             f"{name}: its signature is not the trusted key's; it was altered or forged: fetch it "
@@ -205,7 +212,7 @@ def _unpacked(text: str) -> bytes:
 # Keys -------------------------------------------------------------------------------------------
 
 
-def private_key(path: Path, password: bytes | None = None) -> ec.EllipticCurvePrivateKey:
+def private_key(path: Path, password: bytes | None = None) -> Signer:
     """From a PEM file. Raises ReleaseError."""
     try:
         key = serialization.load_pem_private_key(_read(path), password)
@@ -216,9 +223,10 @@ def private_key(path: Path, password: bytes | None = None) -> ec.EllipticCurvePr
         ) from None  # fmt: skip
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ReleaseError(f"{path}: is no private key in PEM ({error!s:.120}); {_MAKE}") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ReleaseError(f"{path}: is no key on P-256, P-384 or P-521; {_MAKE}")
-    return key
+    algorithm = ec.ECDSA(hash_of(key.curve, str(path)))
+    return Signer(key.public_key(), lambda data: key.sign(data, algorithm))
 
 
 def public_key(path: Path) -> ec.EllipticCurvePublicKey:
@@ -230,9 +238,18 @@ def public_key(path: Path) -> ec.EllipticCurvePublicKey:
             f"{path}: is no public key in PEM ({error!s:.120}); openssl pkey -in KEY -pubout "
             "makes it"
         ) from None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
+    if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ReleaseError(f"{path}: is no key on P-256, P-384 or P-521; {_MAKE}")
+    hash_of(key.curve, str(path))
     return key
+
+
+def hash_of(curve: ec.EllipticCurve, name: str) -> hashes.HashAlgorithm:
+    """The hash that goes with a curve. Raises ReleaseError for a curve that the format lacks."""
+    if curve.name not in _CURVES:
+        raise ReleaseError(f"{name}: is no key on P-256, P-384 or P-521; {_MAKE}")
+    algorithm: hashes.HashAlgorithm = _CURVES[curve.name]()
+    return algorithm
 
 
 def hint(key: ec.EllipticCurvePublicKey) -> str:
@@ -244,10 +261,6 @@ def hint(key: ec.EllipticCurvePublicKey) -> str:
 
 
 _MAKE = "make one: openssl ecparam -name prime256v1 -genkey -noout -out KEY"
-
-
-def _hash(curve: ec.EllipticCurve) -> Any:
-    return _CURVES[curve.name]
 
 
 def _read(path: Path) -> bytes:

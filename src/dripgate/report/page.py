@@ -1,9 +1,4 @@
-"""The page: a report's numbers, words and pictures put into the template.
-
-Requirements it meets: nothing is fetched and no script runs (a policy in the page forbids both,
-should an escape ever fail); every name is untrusted and escaped; the same report gives the same
-bytes; every picture has a text, and every colour a second sign.
-"""
+"""The page of a loop: a report's numbers, words and pictures put into its template."""
 
 import math
 from collections import Counter
@@ -13,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dripgate.errors import MissingExtra, UserError
-from dripgate.files import write_whole
 from dripgate.heatmap import EMPTY
-from dripgate.report import charts, colours, pictures, words
+from dripgate.report import charts, pictures, words
 from dripgate.report.model import ClassShare, Example, Outcome, Report
+from dripgate.report.templates import template, write_page
 from dripgate.types import Decision, Reason, Thresholds
 
 EXAMPLES = 12  # shown per decision
@@ -61,35 +55,8 @@ _GROUPS = {
 
 def render(report: Report) -> str:
     """The report as one HTML document. Raises MissingExtra without jinja2 or matplotlib."""
-    try:
-        import jinja2
-    except ImportError:
-        raise MissingExtra("the HTML report", "report") from None
-
-    def printable(value: Any) -> Any:
-        return words.clean(value) if type(value) is str else value
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dripgate", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=printable,
-    )
-    named = (
-        words.clean,
-        words.duration,
-        words.interval,
-        words.count,
-        words.share,
-        words.accuracy,
-        words.points,
-        words.number,
-        words.size,
-    )
-    environment.filters |= {function.__name__: function for function in named}
-    return environment.get_template("report.html").render(_context(report))
+    filled = template("report.html")  # before anything is drawn
+    return filled(_context(report))
 
 
 def write(report: Report, path: Path) -> None:
@@ -97,15 +64,7 @@ def write(report: Report, path: Path) -> None:
 
     Missing folders are made. Raises UserError where the file cannot be written, and MissingExtra.
     """
-    text = render(report).encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
-    except OSError as error:
-        raise UserError(
-            f"report {path}: cannot be written ({error.strerror or error}); "
-            "expected a path to a file in a folder you may write to; give another one"
-        ) from None
+    write_page(render(report), path)
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -115,9 +74,6 @@ def _context(report: Report) -> dict[str, Any]:
         "outcome": outcome,
         "gate": gate,
         "nan": math.nan,
-        "light": colours.LIGHT,
-        "dark": colours.DARK,
-        "chart_css": colours.chart_css(),
         "headline": words.headline(outcome),
         "chance": words.chance(outcome),
         "comparisons": words.comparisons(outcome),
@@ -156,7 +112,7 @@ def _bar(parts: Sequence[tuple[str, float]], name: str) -> dict[str, Any]:
     return {"said": f"{name}: {said}", "parts": [(k, 100 * v) for k, v in parts if v > 0]}
 
 
-def _dot(value: float, low: float, high: float, error: float, name: str) -> dict[str, Any]:
+def dot(value: float, low: float, high: float, error: float, name: str) -> dict[str, Any]:
     """One row of a dot plot: per cent of an axis low … high, a little in from both its ends."""
     places = [3 + 94 * (at - low) / (high - low) for at in (value - error, value, value + error)]
     return {
@@ -203,7 +159,7 @@ def _rules(outcome: Outcome) -> list[dict[str, Any]]:
             "ours": name == "dripgate",
             "accuracy": value,
             "points": 100 * (value - full) if name != "full" else math.nan,
-            "dot": _dot(value, low, high, error, name),
+            "dot": dot(value, low, high, error, name),
         }
         for name, value, error in zip(names, values.tolist(), errors.tolist(), strict=True)
     ]

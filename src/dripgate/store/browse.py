@@ -52,6 +52,10 @@ SELECT id, source, predicted, propensity, label FROM samples
 WHERE id > :after AND propensity >= 1 AND (:gate IS NULL OR gate = :gate)
 ORDER BY id LIMIT 256"""
 
+_EMBEDDED = """
+SELECT key, source, coalesce(gate, ''), numbers FROM embeddings JOIN samples USING (key)
+WHERE key > ? ORDER BY key LIMIT 1024"""
+
 
 class Look(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which samples, in which order; None is any.
@@ -110,6 +114,15 @@ class Drawn(NamedTuple):
     predicted: int
     propensity: float
     label: str | None
+
+
+class Embedded(NamedTuple):
+    """A sample's embedding, little-endian float16, and where it is from; gate: "" is not noted."""
+
+    key: int
+    source: str
+    gate: str
+    numbers: bytes
 
 
 class Browsing(Reader):
@@ -197,6 +210,20 @@ class Browsing(Reader):
         """The embedding float16 (D,) of a sample by key; None where none is stored."""
         part: Embeddings = self.embeddings(after=key - 1, most=1)
         return part.values[0] if len(part.keys) and part.keys[0] == key else None
+
+    def newest_embeddings(self, most: int) -> tuple[int, int]:
+        """How many embeddings there are, and the key after which the newest so many lie."""
+        (total,) = self._query("SELECT count(*) FROM embeddings")[0]
+        found = self._query(
+            "SELECT key FROM embeddings ORDER BY key DESC LIMIT 1 OFFSET ?", (most,)
+        )
+        return total, found[0][0] if found else 0
+
+    def embedded(self, after: int = 0) -> Iterator[Embedded]:
+        """Embeddings with what their samples say, in the order those were stored."""
+        while rows := self._typed(list[Embedded], self._query(_EMBEDDED, (after,))):
+            yield from (one for one in rows if one.numbers and len(one.numbers) % 2 == 0)
+            after = rows[-1].key
 
     def _drawn(self, sql: str, **asked: Any) -> Iterator[Drawn]:
         after = b""

@@ -53,6 +53,7 @@ _COUNTS = """
 SELECT decision, reason, predicted, count(*), count(label), sum(uploaded), sum(bytes)
 FROM samples WHERE key BETWEEN :low AND :high GROUP BY 1, 2, 3"""
 _DECIDED = "SELECT upto, open, marks FROM decided WHERE upto > ? ORDER BY upto LIMIT 1000"
+_EMBEDDING_OF = "SELECT numbers FROM embeddings JOIN samples USING (key) WHERE id = ?"
 _EMBEDDINGS = "SELECT key, width, numbers FROM embeddings WHERE key > ? ORDER BY key LIMIT ?"
 #: Samples are read in parts of about so many rows or bytes.
 _PART_ROWS, _PART_BYTES = 256, 2**20
@@ -224,6 +225,11 @@ class Reader:
         values = np.frombuffer(b"".join(row[2] for row in known), "<f2").reshape(len(known), width)
         keys = np.array([row[0] for row in known], np.int64)
         return Embeddings(keys, values, rows[-1][0] if rows else after)
+
+    def embedding_of(self, id: str) -> bytes:
+        """A sample's embedding as it is stored, little-endian float16; b"" where there is none."""
+        rows = self._typed(list[tuple[bytes]], self._query(_EMBEDDING_OF, (digest(id),)))
+        return rows[0][0] if rows else b""
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Those of the ids that are not in the store, in their order."""

@@ -160,15 +160,18 @@ class Store(Labelling):
             waiting = waiting[self._write(update, waiting, spare=SPARE // 2) :]
         return marked
 
-    def note_reports(self, reports: Mapping[str, str], events: Sequence[Event] = ()) -> None:
-        """Note each device's last report, JSON text by name, and events of theirs, once each."""
+    def note_reports(self, reports: Mapping[str, str], events: Sequence[Event] = ()) -> list[Event]:
+        """Note each device's last report, JSON text by name, and events of theirs, once each.
+
+        Returns the events that are new.
+        """
         texts = {name: self._note(f"report of {name}", text) for name, text in reports.items()}
         size = sum(len(text.encode()) for text in texts.values()) + len(events) * PAGE // 2
         self._make_spare(SPARE + size // (PAGE // 2))
         with self._transaction():
             rows = [(name, clock.time(), text) for name, text in texts.items()]
             self._db.executemany("INSERT OR REPLACE INTO devices VALUES (?, ?, ?)", rows)
-            self._note_events(events)
+            return self._note_events(events)
 
     def mark_events(self, numbers: Iterable[int]) -> None:
         """Note that the receiving end has these events of this device."""

@@ -168,8 +168,11 @@ class Writer(Browsing):
                 self._db.execute(_SET, ("floor", floor[0]))
         self._db.execute("DELETE FROM decided WHERE upto <= ?", oldest)
 
-    def _note_events(self, events: Sequence[Event]) -> None:
-        """Append to the log, and forget the oldest where it has more than its part."""
+    def _note_events(self, events: Sequence[Event]) -> list[Event]:
+        """Append to the log, and forget the oldest where it has more than its part. Returns those
+        that it did not have.
+        """
+        new = []
         for one in events:
             row = msgspec.structs.asdict(one)
             row |= {name: clean(row[name]) for name in ("device", "what", "gate", "said")}
@@ -177,9 +180,11 @@ class Writer(Browsing):
             if not one.device:
                 found = self._db.execute("SELECT max(number) FROM events WHERE device = ''")
                 row["number"] = (found.fetchone()[0] or 0) + 1
-            self._db.execute(_LOG, row)
+            if self._db.execute(_LOG, row).rowcount:
+                new.append(one)
         if events:
             self._db.execute(_FORGET_EVENTS, (space.log_bound(self._limit),))
+        return new
 
     def _set_time(self, key_and_time: tuple[int, float]) -> None:
         key, time = key_and_time

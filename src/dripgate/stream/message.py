@@ -13,6 +13,7 @@ import math
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 
 from dripgate.media import DEFAULT_LIMITS
 from dripgate.store.records import (
@@ -22,16 +23,20 @@ from dripgate.store.records import (
     LONGEST_SOURCE,
     StoredSample,
 )
-from dripgate.types import Reason, Sample, Verdict
+from dripgate.types import Array, Reason, Sample, Verdict
 
 #: Bytes that the largest message may take: a payload, and what is said about it.
-LARGEST = DEFAULT_LIMITS.payload_bytes + (1 << 16)
+LARGEST = DEFAULT_LIMITS.payload_bytes + (1 << 17)
+#: Most numbers of an embedding; a wider one stays on the device.
+WIDEST = 1 << 15
 
 Id = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stored sample on its way. payload: None where only its metadata is sent."""
+    """A stored sample on its way. payload: None where only its metadata is sent. embedding: (D,) as
+    the store keeps it, little-endian float16; beside a payload alone, and only where asked for.
+    """
 
     version: Literal[1] = 1
     id: Id
@@ -48,6 +53,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     label: Annotated[str, msgspec.Meta(max_length=LONGEST_LABEL)] | None = None
     gate: Annotated[str, msgspec.Meta(max_length=LONGEST_GATE)] = ""
     payload: bytes | None = None
+    embedding: Annotated[bytes, msgspec.Meta(max_length=2 * WIDEST)] | msgspec.UnsetType = (
+        msgspec.UNSET  # takes no byte
+    )
 
     def sample(self, device: str) -> Sample:
         """The sample as it was, its source below the name of the device.
@@ -63,6 +71,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """The verdict as it was."""
         return msgspec.convert(self, Verdict, from_attributes=True)
 
+    @property
+    def numbers(self) -> Array | None:
+        """The embedding float16 (D,); None where none was sent."""
+        return np.frombuffer(self.embedding, "<f2") if self.embedding else None
+
 
 class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ids of samples that the receiver has taken: they survive its crash."""
@@ -75,8 +88,9 @@ class RefusedError(ValueError):
     """A message that is not what it should be; ``str(error)`` is the cause."""
 
 
-def encode(stored: StoredSample, *, metadata_only: bool = False) -> bytes:
-    """The message that carries a stored sample."""
+def encode(stored: StoredSample, *, metadata_only: bool = False, embedding: bytes = b"") -> bytes:
+    """The message that carries a stored sample. embedding: as the store keeps it; b"" is none."""
+    beside = embedding and not metadata_only and len(embedding) <= 2 * WIDEST
     message = Message(
         id=bytes.fromhex(stored.id),
         size=len(stored.payload),
@@ -92,6 +106,7 @@ def encode(stored: StoredSample, *, metadata_only: bool = False) -> bytes:
         label=stored.label,
         gate=stored.gate,
         payload=None if metadata_only else stored.payload,
+        embedding=embedding if beside else msgspec.UNSET,
     )
     return msgspec.msgpack.encode(message)
 
@@ -114,7 +129,16 @@ def decode(data: bytes) -> Message:
         len(payload) != message.size or hashlib.sha256(payload).digest() != message.id
     ):
         raise RefusedError("its payload is not the one its id names: damaged or forged")
+    if message.embedding is not msgspec.UNSET:
+        _check_embedding(message.embedding, payload)
     return message
+
+
+def _check_embedding(embedding: bytes, payload: bytes | None) -> None:
+    if payload is None:
+        raise RefusedError("an embedding without the payload that it is of")
+    if len(embedding) % 2 or not np.isfinite(np.frombuffer(embedding, "<f2")).all():
+        raise RefusedError("its embedding is not made of numbers")
 
 
 def decode_receipt(data: bytes) -> list[str]:

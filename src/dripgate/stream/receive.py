@@ -23,7 +23,7 @@ from dripgate.stream.broker import Address, Security, is_name
 from dripgate.stream.buffer import Buffer
 from dripgate.stream.message import LARGEST, Message, RefusedError, decode, encode_receipt
 from dripgate.stream.mqtt import Link, Received
-from dripgate.stream.report import MARK, decode_report
+from dripgate.stream.report import MARK, Report, decode_report
 from dripgate.text import plain_json
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _LONGEST_LINE = 1 << 17
 SESSION = 7 * 86400
 
 OnRefused = Callable[[str, str], None]
+OnEvent = Callable[[Event], None]
 
 
 class Tally(msgspec.Struct):
@@ -56,6 +57,8 @@ class Receiver:
     """Puts what arrives into a store. Close it before the store.
 
     on_refused: is given the topic and the cause of each message that is not what it should be.
+    on_event: each event of a device's log, once it is in the store. reported: by device, the last
+    report that came.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class Receiver:
         name: str,
         *,
         on_refused: OnRefused = lambda _topic, _cause: None,
+        on_event: OnEvent = lambda _: None,
     ) -> None:
         self.tally = Tally()
-        self._store, self._on_refused = store, on_refused
+        self.reported: dict[str, Report] = {}
+        self._store, self._on_refused, self._on_event = store, on_refused, on_event
         self._prefix = f"{address.topic}/samples/"
         self._receipts = f"{address.topic}/receipts/"
         bound = None if store.limit is None else store.limit // METADATA_PART
@@ -114,7 +119,7 @@ class Receiver:
 
     def _take_reports(self, batch: list[Received]) -> dict[str, list[str]]:
         """Note what devices say of themselves; returns the ids to be confirmed, by device."""
-        texts: dict[str, str] = {}
+        reports: dict[str, Report] = {}
         ids: dict[str, list[str]] = {}
         events: list[Event] = []
         for received in batch:
@@ -130,11 +135,13 @@ class Receiver:
                 self._on_refused(received.topic, str(error))
                 continue
             events += [msgspec.structs.replace(one, device=device) for one in report.events]
-            bare = msgspec.structs.replace(report, events=())
-            texts[device] = msgspec.json.encode(bare).decode()
+            reports[device] = msgspec.structs.replace(report, events=())
             ids.setdefault(device, []).append(hashlib.sha256(received.payload).hexdigest())
-        if texts:
-            self._store.note_reports(texts, events)
+        if reports:
+            texts = {name: msgspec.json.encode(one).decode() for name, one in reports.items()}
+            for event in self._store.note_reports(texts, events):
+                self._on_event(event)
+            self.reported |= reports
         return ids
 
     def close(self) -> None:
@@ -174,6 +181,7 @@ class Receiver:
             [(message.sample(device), message.verdict) for device, message in whole],
             labels={m.id.hex(): m.label for _, m in whole if m.label is not None},
             gates={m.id.hex(): m.gate for _, m in whole if m.gate},
+            embeddings={m.id.hex(): m.numbers for _, m in whole if m.numbers is not None},
             counters=counters,
         )
         self.tally.messages += len(batch)
@@ -203,7 +211,7 @@ class Metadata:
         for device, message in messages:
             if message.id not in self._known:
                 record = msgspec.structs.asdict(message) | {"id": message.id.hex()}
-                del record["payload"]
+                del record["payload"], record["embedding"]
                 line = msgspec.json.encode({"device": device} | record).decode()
                 lines[message.id] = plain_json(line).encode() + b"\n"
         gone = 0

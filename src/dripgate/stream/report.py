@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from dripgate.gate_info import noted
+from dripgate.gate_info import EMBEDDING, GateInfo, noted
 from dripgate.store import Event, Store
 from dripgate.stream.figures import ByGate, noted_figures
 from dripgate.stream.force import RELEASES
@@ -25,7 +25,10 @@ _GATES = 4
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """gate: id of the one in force. classes: its. figures: by gate id. versions: of releases, by
-    gate id. events: of the log, those the receiver has not confirmed.
+    gate id. events: of the log, those the receiver has not confirmed. lineage: the gates whose
+    embeddings are of one kind with that gate's, since its head learned from theirs. distances: of
+    those embeddings (``gate_info.Calibration``); empty where what the store keeps is of another
+    kind. Both are there only where embeddings are sent.
     """
 
     version: Literal[1] = 1
@@ -34,6 +37,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     figures: ByGate = {}
     versions: dict[str, int] = {}
     events: Annotated[tuple[Event, ...], msgspec.Meta(max_length=EVENTS)] = ()
+    lineage: Annotated[tuple[str, ...], msgspec.Meta(max_length=256)] = ()
+    distances: tuple[Annotated[float, msgspec.Meta(ge=0)], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.distances) not in (0, 101):
+            raise ValueError("distances are no percentiles from 0 to 100")
 
 
 class _Versions(msgspec.Struct):
@@ -41,10 +50,13 @@ class _Versions(msgspec.Struct):
 
 
 class Reports:
-    """The reports of a store's device. ``due`` gives the next one; ``confirmed`` takes receipts."""
+    """The reports of a store's device. ``due`` gives the next one; ``confirmed`` takes receipts.
 
-    def __init__(self, store: Store, patience: float) -> None:
-        self._store, self._patience = store, patience
+    embeddings: whether they are sent, so that it must be said what they are comparable with.
+    """
+
+    def __init__(self, store: Store, patience: float, *, embeddings: bool = False) -> None:
+        self._store, self._patience, self._embeddings = store, patience, embeddings
         self._sent: dict[str, list[int]] = {}
         self._at = self._asked = float("-inf")
         self._told = b""
@@ -93,9 +105,16 @@ class Reports:
         report = Report(
             gate=meta.get("gate_id", ""), classes=info.classes,
             figures=dict(list(figures.items())[-_GATES:]), versions=versions,
-            events=tuple(events),
+            events=tuple(events), lineage=info.provenance.lineage if self._embeddings else (),
+            distances=_distances(info) if self._embeddings else (),
         )  # fmt: skip
         return MARK + msgspec.msgpack.encode(report)
+
+
+def _distances(info: GateInfo) -> tuple[float, ...]:
+    """Of what a store keeps: the embedding, unless the head's last layer takes something else."""
+    own = info.last is not None and info.last.features != EMBEDDING
+    return () if own else info.calibration.distances
 
 
 def decode_report(data: bytes) -> Report:

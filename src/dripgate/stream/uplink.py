@@ -43,12 +43,14 @@ class Options(NamedTuple):
     """metadata_only: leave the payloads here. rate: bytes per second, None is no limit. confirm:
     whose word is enough, the receiver's or the broker's (for a consumer that is not
     ``dripgate receive``). patience: seconds without a receipt before a sample is sent again.
+    embeddings: send those that the store keeps too.
     """
 
     metadata_only: bool = False
     rate: float | None = None
     confirm: str = "receiver"
     patience: float = 30.0
+    embeddings: bool = False
 
 
 class State(msgspec.Struct, frozen=True):
@@ -106,7 +108,7 @@ class Uplink:
         self._tally: Counter[str] = Counter()
         self._total: Counter[str] = Counter()
         self._flushed = clock()
-        self._reports = Reports(store, options.patience)
+        self._reports = Reports(store, options.patience, embeddings=options.embeddings)
         confirmed_here = options.confirm == "receiver"
         self.link = Link(
             address,
@@ -302,7 +304,8 @@ class Uplink:
 
     def _send(self, stored: StoredSample) -> bool:
         """Hand a message to the connection; False where it is larger than the broker takes."""
-        data = encode(stored, metadata_only=self._options.metadata_only)
+        embedding = self._store.embedding_of(stored.id) if self._options.embeddings else b""
+        data = encode(stored, metadata_only=self._options.metadata_only, embedding=embedding)
         size = len(data) + len(self._topic.encode()) + _PACKET
         if size > self.link.most_bytes:
             return False
