@@ -212,7 +212,8 @@ def account(policy: Account) -> list[str]:
         share = percent(policy.outside / max(sum(c.seen for c in policy.classes), 1))
         lines.append(
             f"outside      {policy.outside:,} samples ({share}) beyond the calibrated quality: "
-            "broken, or something new; 'dripgate export' puts those kept into quarantine/"
+            "broken, or something new; 'dripgate export' puts those kept, unless labelled, "
+            "into quarantine/"
         )
     if policy.strange:
         named = ", ".join(f"{label} {count:,}" for label, count in policy.strange.items())
