@@ -237,7 +237,9 @@ def test_what_is_said_of_unknown_double_and_nameless_entries(kept, tmp_path):
     assert labels(kept)[one] == "y"
     assert labels(kept)[two] == "a dog"
     for said in ("1 entries without a label", "1 ids are not in the store", "ab" * 32,
-                 "1 entries name no sample", "1 samples have two labels"):  # fmt: skip
+                 "1 entries name no sample", "--format csv' writes a table with the ids",
+                 f"take this back: dripgate label {kept} --undo",
+                 "1 samples have two labels"):  # fmt: skip
         assert said in done.stdout, said
 
 
