@@ -31,10 +31,8 @@ class Finite(click.FloatRange):
         return number
 
 
-class Share(click.ParamType):
+class Share(click.types.FloatParamType):
     """A part of all, as a number; whoever writes percent is told how it is written here."""
-
-    name = "float"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Raises click.BadParameter."""
