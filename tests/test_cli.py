@@ -134,11 +134,13 @@ def test_run_with_a_policy_and_what_inspect_says_of_it(dripgate, loop, tmp_path)
     assert policy["reasons"] == reasons
     assert policy["rules"]["keep"] == 0.1
     assert policy["estimates"]["covered"] == 1
+    dropped = sum(count for why, count in reasons.items() if why.startswith("drop"))
     for words in (
         "estimates ",
         "accuracy ",
         "kept by chance",
         f" {policy['classes'][0]['kept']} ",
+        f"by chance it would be {100 * dropped / sum(reasons.values()):.1f} %",
     ):
         assert words in out
 

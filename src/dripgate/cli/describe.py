@@ -226,12 +226,14 @@ def estimates(policy: Account) -> list[str]:
     """What the audit says of the stream, in lines for people."""
     if (found := policy.estimates) is None:
         return [f"estimates    none: {policy.why}"]
+    dropped = sum(count for key, count in policy.reasons.items() if key.startswith("drop:"))
     return [
         f"estimates    from {found.labelled:,} labelled samples, {found.by_chance:,} of them "
         f"kept by chance, for {percent(found.covered)} of the stream (95 %):",
         f"  accuracy   {_interval(found.accuracy)} of the deployed model",
         f"  dropped    {_interval(found.dropped_accuracy)} of it was right already; "
-        f"{_interval(found.dropped_mistakes)} of all mistakes were in it",
+        f"{_interval(found.dropped_mistakes)} of all mistakes were in it, "
+        f"by chance it would be {percent(dropped / max(sum(policy.reasons.values()), 1))}",
     ]
 
 
