@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 
@@ -133,11 +134,13 @@ def test_run_with_a_policy_and_what_inspect_says_of_it(dripgate, loop, tmp_path)
     assert policy["reasons"] == reasons
     assert policy["rules"]["keep"] == 0.1
     assert policy["estimates"]["covered"] == 1
+    dropped = sum(count for why, count in reasons.items() if why.startswith("drop"))
     for words in (
         "estimates ",
         "accuracy ",
         "kept by chance",
         f" {policy['classes'][0]['kept']} ",
+        f"by chance it would be {100 * dropped / sum(reasons.values()):.1f} %",
     ):
         assert words in out
 
@@ -155,7 +158,9 @@ def test_run_without_a_policy_is_the_gate_alone(dripgate, loop, tmp_path, gate, 
     ("options", "words"),
     [
         (("--budget", "200/year"), ("200/year", "200/h or 500MB/week")),
-        (("--keep", "5"), ("keep is 5", "above 0 and up to 1")),
+        (("--keep", "5"), ("keep is 5", "above 0 and up to 1", "0.3 for 30 %")),
+        (("--keep", "30%"), ("'--keep'", "'30%' is no number", "0.3")),
+        (("--audit", "one"), ("'--audit'", "'one' is no number")),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(dripgate, loop, tmp_path, options, words):
@@ -479,6 +484,10 @@ def test_gates_that_are_none(dripgate, loop, gate, tmp_path):
     refused(run(tmp_path), "cannot be read")
     (tmp_path / "other.onnx").write_bytes(gate.data.replace(b'{"schema":1,', b'{"schema":7,'))
     refused(run(tmp_path / "other.onnx"), "schema 7")
+    classifier = onnx.load(loop / "classifier.onnx")
+    classifier.opset_import.add(domain="ai.onnx.ml", version=2)  # as tf2onnx writes them
+    onnx.save(classifier, tmp_path / "net.onnx")
+    refused(run(tmp_path / "net.onnx"), "net.onnx", "no gate", "dripgate fit DATA --model")
     assert not (tmp_path / "k.db").exists()
 
 
@@ -492,6 +501,7 @@ def test_stores_that_are_none(dripgate, loop, tmp_path):
                          tmp_path / name), name)  # fmt: skip
         assert (tmp_path / name).read_bytes() == before
     refused(dripgate("inspect", tmp_path / "none.db"), "no such file")
+    refused(dripgate("inspect", tmp_path), "is a folder", "gate.onnx or a store")
     refused(dripgate("run", loop / "gate.onnx", loop / "stream.zip", "--store",
                      tmp_path / "k.db", "--limit", "lots"), "lots")  # fmt: skip
 
@@ -518,6 +528,10 @@ def test_sources_that_are_none(dripgate, loop, tmp_path):
     run = lambda path: dripgate("run", loop / "gate.onnx", path, "--store", tmp_path / "k.db")  # noqa: E731
     refused(run(tmp_path / "none"), "none")
     refused(run(loop / "gate.onnx"), "not a folder or an archive")
+    (tmp_path / "empty").mkdir()
+    code, _, err = run(tmp_path / "empty")
+    assert code == 0
+    assert "empty: no file in it to decide about; --follow waits" in err
 
 
 def test_export_never_overwrites(dripgate, loop, tmp_path):
@@ -544,6 +558,8 @@ def test_export_stays_in_its_folder_whatever_the_names_are(dripgate, tmp_path, s
 
 def test_usage_mistakes_exit_with_2(dripgate):
     refused(dripgate("run"), "GATE", "dripgate run --help")
+    # The gate is what was forgotten, whatever the parser misses.
+    refused(dripgate("run", "incoming", "--store", "k.db"), "dripgate run [OPTIONS] GATE SOURCE")
     refused(dripgate("nonsense\n\x1b[2J"), r"nonsense\n\x1b[2J")
     assert dripgate()[0] == 2
     assert dripgate("--help")[0] == dripgate("--version")[0] == 0

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def test_quiet_leaves_no_progress_and_a_log_none_ever(commands, dripgate, loop, 
     assert "choosing the target" in steps and "\r" not in steps
     assert "choosing the target" not in quiet
     assert "samples in 10 classes" in quiet  # what was found in the data is always said
+    assert re.search(r"train alone; the \d+ test samples are not used", quiet)
 
 
 def test_quiet_does_not_hide_what_is_wrong(dripgate, loop, tmp_path):

@@ -218,13 +218,13 @@ def read_info(data: bytes, name: str) -> GateInfo:
             "dripgate loads; a gate holds one edge classifier, check that this is the right file"
         )
     model = onnx_wire.parse(data, name)
-    onnx_wire.refuse_unsafe(model, name)
     texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
     if len(texts) != 1:
         raise GateError(
             f"{name}: an ONNX model, but no gate (it has no '{METADATA_KEY}' metadata); "
             "make one from your classifier with 'dripgate fit DATA --model MODEL --out gate.onnx'"
         )
+    onnx_wire.refuse_unsafe(model, name)
     info = _parse_info(texts[0], name)
     outputs = tuple(value.name for value in model.graph.output)
     if outputs not in {info.output_names, (*OUTPUT_NAMES, FEATURES)}:

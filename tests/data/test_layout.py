@@ -158,3 +158,28 @@ def test_a_path_outside_of_every_class_has_none():
     assert class_of("pcm@0.500s", {"cat"}) is None
     assert class_of("cat.png", {"cat", "cat.png"}) is None
     assert class_of("2026/dog/cat/1.wav@4.500s", {"cat", "dog"}) == "dog"
+
+
+# Folders of 'dripgate export' that are no classes ------------------------------------------------
+
+
+def test_what_an_export_left_without_a_class_is_no_class(tree, picture):
+    """Case: half of it labelled, then given to 'fit', which saw twelve classes of ten."""
+    folders = ["cat", "dog", "unlabelled", "quarantine", "(broken)"]
+    names = [f"{folder}/{i}.png" for folder in folders for i in range(6)]
+    root = tree({name: picture(n) for n, name in enumerate(names)} | {"samples.csv": b"id,file"})
+    data = load(root)
+    assert data.classes == ("cat", "dog")
+    why = "in unlabelled/, by 'dripgate export', which is no class"
+    assert data.found.unused[why].count == 6
+    (root / "samples.csv").unlink()
+    assert "unlabelled" in load(root).classes
+
+
+def test_an_export_without_any_label_says_so(tree):
+    root = tree(files("unlabelled", "quarantine") | {"samples.csv": b"id,file"})
+    with pytest.raises(DataError, match=r"nothing in it has a class.*label it \('dripgate review'"):
+        found(root)
+    alone = tree(files("unlabelled") | {"samples.csv": b"id,file"}, "alone")
+    with pytest.raises(DataError, match="nothing in it has a class"):
+        found(alone)

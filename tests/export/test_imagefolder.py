@@ -115,6 +115,21 @@ def test_no_two_labels_share_a_folder(labels):
         assert name not in ("", ".", "..", "quarantine", "unlabelled", "samples.csv")
 
 
+def test_a_person_s_label_goes_before_the_gate_s_doubt(tmp_path):
+    with Store(tmp_path / "k.db") as store:
+        for n, (verdict, label) in enumerate(
+            [(ASIDE, "owl"), (ASIDE, None), (KEEP, "(broken)"), (KEEP, None), (KEEP, None)]
+        ):
+            store.put(Sample(b"\x89PNG\r\n\x1a\n %d" % n), verdict, label=label)
+    done = exported(tmp_path / "k.db", tmp_path / "out")
+    assert [row["file"].split("/")[0] for row in table(tmp_path / "out")] == [
+        "owl", "quarantine", "(broken)", "unlabelled", "unlabelled",
+    ]  # fmt: skip
+    assert done.aside == {"(broken)": 1, "quarantine": 1, "unlabelled": 2}
+    said = command("export", tmp_path / "k.db", "--out", tmp_path / "o2").stdout
+    assert "leave out when you train: 1 in (broken)/, 1 in quarantine/, 2 in unlabelled/" in said
+
+
 # Nothing that is not what was kept ---------------------------------------------------------------
 
 

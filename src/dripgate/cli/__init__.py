@@ -79,6 +79,9 @@ def _told(error: Exception) -> tuple[int, str]:
     if isinstance(error, click.ClickException):
         where = getattr(error, "ctx", None)
         hint = f"; see '{where.command_path} --help'" if where else ""
+        if where and isinstance(getattr(error, "param", None), click.Argument):
+            usage = " ".join([where.command_path, *where.command.collect_usage_pieces(where)])
+            hint = f"; expected '{usage}'{hint}"
         return error.exit_code, error.format_message().rstrip(".") + hint
     if isinstance(error, click.Abort):
         return 1, "stopped"

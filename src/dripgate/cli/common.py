@@ -31,6 +31,17 @@ class Finite(click.FloatRange):
         return number
 
 
+class Share(click.types.FloatParamType):
+    """A part of all, as a number; whoever writes percent is told how it is written here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises click.BadParameter."""
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"'{value}' is no number; write 30 % as 0.3", param, ctx)
+
+
 #: tqdm's watchdog is a thread, and none may be there when the benchmark forks.
 tqdm.monitor_interval = 0
 #: Seconds, of up to a year; no option of that kind needs more.

@@ -211,7 +211,8 @@ def account(policy: Account) -> list[str]:
         share = percent(policy.outside / max(sum(c.seen for c in policy.classes), 1))
         lines.append(
             f"outside      {policy.outside:,} samples ({share}) beyond the calibrated quality: "
-            "broken, or something new; 'dripgate export' puts those kept into quarantine/"
+            "broken, or something new; 'dripgate export' puts those kept, unless labelled, "
+            "into quarantine/"
         )
     if policy.strange:
         named = ", ".join(f"{label} {count:,}" for label, count in policy.strange.items())
@@ -224,12 +225,14 @@ def estimates(policy: Account) -> list[str]:
     """What the audit says of the stream, in lines for people."""
     if (found := policy.estimates) is None:
         return [f"estimates    none: {policy.why}"]
+    dropped = sum(count for key, count in policy.reasons.items() if key.startswith("drop:"))
     return [
         f"estimates    from {found.labelled:,} labelled samples, {found.by_chance:,} of them "
         f"kept by chance, for {percent(found.covered)} of the stream (95 %):",
         f"  accuracy   {interval(found.accuracy)} of the deployed model",
         f"  dropped    {interval(found.dropped_accuracy)} of it was right already; "
-        f"{interval(found.dropped_mistakes)} of all mistakes were in it",
+        f"{interval(found.dropped_mistakes)} of all mistakes were in it, "
+        f"by chance it would be {percent(dropped / max(sum(policy.reasons.values()), 1))}",
     ]
 
 

@@ -55,6 +55,9 @@ def _lines(store: Path, kind: str, out: Path, done: Exported) -> list[str]:
         f"{out}: {done.samples:,} samples as {kind}; {then}",
         f"labels back: dripgate label {store} {out}{'/samples.csv' if kind == 'csv' else ''}",
     ]
+    if done.aside:
+        counts = ", ".join(f"{count:,} in {name}/" for name, count in done.aside.items())
+        lines.append(f"  no class, leave out when you train: {counts}")
     renamed = list(done.renamed.items())
     lines += [f"  label {label} is in {name}/" for label, name in renamed[:_SHOWN]]
     if len(renamed) > _SHOWN:

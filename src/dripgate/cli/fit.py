@@ -10,7 +10,16 @@ import click
 from dripgate.adapting.memory import DEFAULT
 from dripgate.adapting.memory import parse as parse_memory
 from dripgate.cli import describe
-from dripgate.cli.common import a_file, json_option, log, parent_of, progress, seed_option, show
+from dripgate.cli.common import (
+    a_file,
+    json_option,
+    log,
+    note,
+    parent_of,
+    progress,
+    seed_option,
+    show,
+)  # fmt: skip
 from dripgate.cli.models import Described, model_options
 from dripgate.cli.reading import folders_option, open_data, read
 from dripgate.errors import UserError, require
@@ -76,6 +85,11 @@ def command(
     spec = input_spec(classifier, source, described.said)
     described.check(spec)
     dataset = read(data, spec=spec, reading=reading)
+    if len(dataset.test):
+        note(
+            f"  note: the gate is made from train alone; the {len(dataset.test):,} test samples "
+            "are not used, and left for a test of your own"
+        )
     started = time.perf_counter()
     gate = fit(
         classifier, dataset, layer=layer, keep=wanted, score=score, preprocessing=described.said,

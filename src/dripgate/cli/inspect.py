@@ -30,6 +30,8 @@ def command(
     path: Path, check: bool, out: Path | None, releases: bool, json_path: Path | None
 ) -> None:
     """Show what a GATE or a STORE holds, check a STORE, or save what is left of it."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a gate.onnx or a store, such as kept.db")
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a gate.onnx or a store")
     if out is not None:

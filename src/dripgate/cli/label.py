@@ -61,7 +61,7 @@ def command(
     if file:
         taken, done = _take(store, file, dry_run)
         wanted = taken.labels
-        lines += _lines(file, taken, done, dry_run)
+        lines += _lines(store, file, taken, done, dry_run)
         value |= {
             "file": str(file), "format": taken.format,
             "changed": done.labels, "same": len(done.same), "missing": done.missing,
@@ -116,7 +116,7 @@ def _would(labels: Labels, wanted: Mapping[str, str]) -> Relabelled:
     return done
 
 
-def _lines(file: Path, taken: Taken, done: Relabelled, dry_run: bool) -> list[str]:
+def _lines(store: Path, file: Path, taken: Taken, done: Relabelled, dry_run: bool) -> list[str]:
     fresh = sum(before is None for before, _ in done.labels.values())
     would = "would be " if dry_run else ""
     changed = {id: pair for id, pair in done.labels.items() if pair[0] is not None}
@@ -130,12 +130,15 @@ def _lines(file: Path, taken: Taken, done: Relabelled, dry_run: bool) -> list[st
         lines.append(f"{len(done.missing):,} ids are not in the store:")
         lines += _some([f"  {id}" for id in done.missing])
     if taken.unknown:
-        lines.append(f"{taken.unknown:,} entries name no sample: no id in them, nor in a file name")
+        lines.append(
+            f"{taken.unknown:,} entries name no sample: no id in them, nor in a file name; "
+            "'dripgate export --format csv' writes a table with the ids"
+        )
     if taken.twice:
         lines.append(f"{len(taken.twice):,} samples have two labels there; the last one counts:")
         lines += _some([f"  {id}" for id in taken.twice])
     if done.change is not None:
-        lines.append("to take this back: dripgate label STORE --undo")
+        lines.append(f"to take this back: dripgate label {store} --undo")
     return lines
 
 

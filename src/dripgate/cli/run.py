@@ -23,6 +23,7 @@ from dripgate.cli.common import (
     SECONDS_ABOVE_0,
     SEEDS,
     Finite,
+    Share,
     Stop,
     a_file,
     is_loopback,
@@ -99,12 +100,12 @@ from dripgate.types import Sample, Verdict
     "--latency", default=0.0, type=SECONDS,
     help="Seconds that a sample may wait for others to share its commit.",
 )  # fmt: skip
-@click.option("--keep", type=float, help="Share to keep, such as 0.05; else the gate's band.")
+@click.option("--keep", type=Share(), help="Share to keep, such as 0.05; else the gate's band.")
 @click.option("--budget", multiple=True, help="200/h, 500MB/week, …; may be given several times.")
-@click.option("--audit", type=float, help="Share kept whatever the score, such as 0.01.")
+@click.option("--audit", type=Share(), help="Share kept whatever the score, such as 0.01.")
 @click.option(
     "--duplicates",
-    type=float,
+    type=Share(),
     help="Keep a scene once; share of distinct scenes that may be lost by it. 0 is off.",
 )
 @click.option(
@@ -234,6 +235,8 @@ def command(
             service.report(summary)
         on_disk, left = kept.disk_bytes, kept.backlog
         sent = uplink.state if uplink else None
+    if not (lasting or summary.seen or summary.known):
+        note(f"  note: {shown(source)}: no file in it to decide about; --follow waits for files")
     seen = watching.after(None if lasting else Path(source).expanduser())
     lines = describe.run(summary, store, on_disk) + seen.lines()
     lines += describe.uplink(sent, left) if sent else []

@@ -34,7 +34,8 @@ from dripgate.types import Array, InputSpec
 T = TypeVar("T")
 Decode = Callable[[IO[bytes]], Table]
 
-VERSION = 2
+#: Goes up with the rules by which files become samples: which folders are classes, for example.
+VERSION = 3
 #: Copies of one source that are kept: other inputs, or the data before it changed.
 KEPT = 3
 LIMIT = "10GB"

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from dripgate.data.names import Side, is_archive
+from dripgate.data.names import NO_CLASSES, TABLE, Side, is_archive
 from dripgate.errors import DataError
 from dripgate.text import one_line
 
@@ -76,13 +76,15 @@ class Place(NamedTuple):
 
 class Layout(msgspec.Struct, frozen=True):
     """wrappers: the folders around everything. sides: split by folder; empty where there are
-    none. classes: the class folders. notes: what was guessed, and how to overrule it.
+    none. classes: the class folders. notes: what was guessed, and how to overrule it. aside:
+    folders that 'dripgate export' made for what has no class.
     """
 
     wrappers: tuple[str, ...]
     sides: dict[str, Side]
     classes: frozenset[str]
     notes: tuple[str, ...] = ()
+    aside: frozenset[str] = frozenset()
 
     def place(self, name: str) -> Place:
         """Where a file belongs."""
@@ -92,6 +94,8 @@ class Layout(msgspec.Struct, frozen=True):
         inner = parts[len(self.wrappers) :]
         if tuple(parts[: len(self.wrappers)]) != self.wrappers or len(inner) < 2:
             return Place(None, "", "beside the class folders")
+        if inner[0] in self.aside:
+            return Place(None, "", f"in {inner[0]}/, by 'dripgate export', which is no class")
         side = None
         if self.sides:
             side = self.sides.get(inner[0])
@@ -112,6 +116,12 @@ class Layout(msgspec.Struct, frozen=True):
         archives, wrappers = tree.archives, _unwrap(tree, reading)
         for folder in wrappers:
             tree = tree.folders[folder]
+        aside = tree.take_aside()
+        if aside and not tree.folders:
+            raise DataError(
+                f"{what}: nothing in it has a class: 'dripgate export' put all of it into "
+                f"{_listed(sorted(aside))}; label it ('dripgate review') and export again"
+            )
         if not tree.folders and archives:
             raise DataError(
                 f"{what}: {archives:,} archives inside, which are not opened; unpack them, "
@@ -128,7 +138,7 @@ class Layout(msgspec.Struct, frozen=True):
         else:
             classes = set(tree.folders)
             notes = notes + _deeper(tree)
-        return cls(tuple(wrappers), sides, frozenset(classes), tuple(notes))
+        return cls(tuple(wrappers), sides, frozenset(classes), tuple(notes), aside)
 
 
 class _Tree:
@@ -137,6 +147,7 @@ class _Tree:
     def __init__(self) -> None:
         self.folders: dict[str, _Tree] = {}
         self.files = self.archives = 0
+        self.table = False
 
     @classmethod
     def of(cls, names: Iterable[str]) -> tuple["_Tree", int]:
@@ -153,8 +164,15 @@ class _Tree:
                     here.folders[folder] = cls()
                 here = here.folders[folder]
             here.files += 1
+            here.table = here.table or name.split("/")[-1] == TABLE
             root.archives += is_archive(name)
         return root, files
+
+    def take_aside(self) -> frozenset[str]:
+        """Take out the folders that are no classes, where the table of an export lies beside."""
+        aside = NO_CLASSES & self.folders.keys() if self.table else frozenset[str]()
+        self.folders = {name: one for name, one in self.folders.items() if name not in aside}
+        return aside
 
 
 def _unwrap(tree: _Tree, reading: Reading) -> list[str]:

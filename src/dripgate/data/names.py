@@ -4,9 +4,14 @@ import unicodedata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from dripgate.types import BROKEN
+
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _LITTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
 Side = Literal["train", "test"]
+#: What 'dripgate export' puts beside the class folders: its table, and folders that are no classes.
+TABLE, QUARANTINE, UNLABELLED = "samples.csv", "quarantine", "unlabelled"
+NO_CLASSES = frozenset({QUARANTINE, UNLABELLED, BROKEN})
 
 
 class File(NamedTuple):

@@ -16,9 +16,9 @@ from typing import IO, Any
 
 import msgspec
 
+from dripgate.data.names import QUARANTINE, TABLE, UNLABELLED
 from dripgate.errors import DataError
-from dripgate.export.imagefolder import TABLE
-from dripgate.export.names import QUARANTINE, UNLABELLED, Folders, safe_name
+from dripgate.export.names import Folders, safe_name
 from dripgate.progress import Progress
 from dripgate.text import from_cell
 

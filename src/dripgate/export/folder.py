@@ -21,11 +21,13 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
     samples: written. damaged: ids of those left out, whose payloads do not have the hash that is
     their id. renamed: labels that could not be the names of folders, and the names.
+    aside: samples in each folder that stands for no class.
     """
 
     samples: int
     damaged: tuple[str, ...] = ()
     renamed: dict[str, str] = {}
+    aside: dict[str, int] = {}
 
 
 @contextmanager

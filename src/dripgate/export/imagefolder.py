@@ -1,19 +1,20 @@
 """One folder per label, as torchvision's ImageFolder and most trainers read it, and a table."""
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from dripgate.data.names import NO_CLASSES, QUARANTINE, TABLE, UNLABELLED
 from dripgate.export.facts import classes_of
 from dripgate.export.folder import Exported, intact, new_folder
-from dripgate.export.names import QUARANTINE, UNLABELLED, Folders, ending
+from dripgate.export.names import Folders, ending
 from dripgate.progress import Progress
 from dripgate.store import Store
 from dripgate.store.records import StoredSample
 from dripgate.text import cell
 from dripgate.types import Decision
 
-TABLE = "samples.csv"
 COLUMNS = (
     "id", "file", "label", "decision", "reason", "predicted", "predicted_class", "score",
     "quality", "propensity", "source", "time",
@@ -23,11 +24,13 @@ COLUMNS = (
 def imagefolder(store: Store, out: Path, *, told: Progress = lambda _: None) -> Exported:
     """Write the samples into a new folder, and samples.csv to fill in labels.
 
-    What is quarantined goes to quarantine/, what has no label to unlabelled/. told: is given the
-    number of samples so far. Raises UserError where it cannot be written; then nothing is there.
+    What has no label goes to unlabelled/, or to quarantine/ where it was set aside. told: is
+    given the number of samples so far. Raises UserError where it cannot be written; then
+    nothing is there.
     """
     classes = classes_of(store)
-    folders, damaged, written = Folders(QUARANTINE, UNLABELLED, TABLE), list[str](), 0
+    folders, damaged = Folders(QUARANTINE, UNLABELLED, TABLE), list[str]()
+    written = Counter[str]()
     with (
         new_folder(out) as part,
         (part / TABLE).open("w", newline="", encoding="utf-8") as table,
@@ -39,14 +42,17 @@ def imagefolder(store: Store, out: Path, *, told: Progress = lambda _: None) -> 
             (part / file).parent.mkdir(exist_ok=True)
             (part / file).write_bytes(stored.payload)
             rows.writerow(row(stored, str(file), classes))
-            written += 1
-    return Exported(samples=written, damaged=tuple(damaged), renamed=folders.renamed)
+            written[file.parts[0]] += 1
+    return Exported(
+        samples=written.total(), damaged=tuple(damaged), renamed=folders.renamed,
+        aside={name: written[name] for name in sorted(NO_CLASSES & written.keys())},
+    )  # fmt: skip
 
 
 def _folder(stored: StoredSample, folders: Folders) -> str:
-    if stored.decision is Decision.QUARANTINE:
-        return QUARANTINE
-    return folders.of(stored.label) if stored.label else UNLABELLED
+    if stored.label:
+        return folders.of(stored.label)
+    return QUARANTINE if stored.decision is Decision.QUARANTINE else UNLABELLED
 
 
 def _name(stored: StoredSample) -> str:

@@ -34,7 +34,6 @@ _FORMATS = tuple((re.compile(begin, re.DOTALL), suffix) for begin, suffix in _EN
 #: Names that mean a device on Windows, whatever their ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 _LONGEST = 80  # bytes: disks that encrypt names hold 143
-QUARANTINE, UNLABELLED = "quarantine", "unlabelled"
 
 
 def ending(payload: bytes) -> str:

@@ -12,9 +12,10 @@ from typing import IO, Any
 
 import msgspec
 
+from dripgate.data.names import TABLE
 from dripgate.export.facts import MEDIA, all_classes, classes_of, facts, file_name
 from dripgate.export.folder import Exported, intact, new_folder
-from dripgate.export.imagefolder import COLUMNS, TABLE, row
+from dripgate.export.imagefolder import COLUMNS, row
 from dripgate.progress import Progress
 from dripgate.store import BROKEN, Store
 

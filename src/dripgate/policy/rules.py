@@ -47,7 +47,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 < self.keep <= 1:
-            raise UserError(f"keep is {self.keep}, expected a share above 0 and up to 1")
+            raise UserError(
+                f"keep is {self.keep}, expected a share above 0 and up to 1, such as 0.3 for 30 %"
+            )
         for name in ("audit", "floor", "quarantine", "duplicates"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise UserError(f"{name} is {value}, expected a number from 0 to 1")

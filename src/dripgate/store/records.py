@@ -19,8 +19,6 @@ T = TypeVar("T")
 LONGEST_SOURCE, LONGEST_DETAIL, LONGEST_LABEL = 4096, 1024, 256
 #: Characters of a gate's id, of what an event is, and of the line that says it.
 LONGEST_GATE, LONGEST_WHAT, LONGEST_SAID = 64, 32, 1024
-#: The label of a sample that a person found broken: no class, and nothing to train on.
-BROKEN = "(broken)"
 _LARGEST_HALF = 65504.0  # of float16
 
 
