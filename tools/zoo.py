@@ -52,7 +52,7 @@ CLOSE, ROUGH, SAME = 1e-4, 1e-3, 1e-5
 REFUSED = {
     "code:LSTM alone", "code:rows alone", "code:batch of crops", "code:siamese, one picture",
     "code:ensemble of two nets", "code:logits and embedding", "file:ei_fomo_int8.onnx",
-    "keras:ConvNeXtTiny",
+    "keras:ConvNeXtTiny", "keras:normalises, augments",
 }  # fmt: skip
 PUBLIC = ("torchvision", "timm", "transformers")
 
