@@ -1,7 +1,8 @@
 """What `sift` does at a million samples, and what it costs beside others: `make bench-sift`.
 
     million   1,000,000 small pictures on this machine: memory as it goes on, cost, choosing
-    price     20,000 pictures of 32×32 through a resnet8 gate: sift, plain threads, Ray Data, bare
+    price     20,000 pictures of 32×32 through a resnet8 gate: sift, plain threads, Ray Data, bare;
+              and each further one, by what 2,000 cost: the start of all processes falls out
     kills     a worker, then the driver, killed by SIGKILL: the same rows in the end
     twins     near-duplicates found, and distinct samples lost
 
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "results" / "sift.json"
 WORK = Path(os.environ.get("WORK", ROOT / "build" / "sift"))
 MILLION = int(os.environ.get("SIFT_SAMPLES", "1000000"))
-SMALL, PER_FOLDER, ROUNDS = 20_000, 1000, 2
+SMALL, FEW, PER_FOLDER, ROUNDS = 20_000, 2000, 1000, 3
 OUTPUTS = ["logits", "score", "verdict", "quality"]
 RAY = Path(os.environ.get("DRIPGATE_CLUSTER", ROOT / ".venv-cluster")) / "bin" / "python"
 
@@ -185,43 +186,44 @@ def watched(process: "subprocess.Popen[str]") -> float:
 
 def price() -> dict[str, Any]:
     """CPU microseconds per sample, in turn, and bare's as a share of each."""
-    folder, path = pictures(SMALL, 32, "jpeg"), gate(32)
-    files = sorted(map(str, folder.glob("*/*.jpeg")))
-    opened = Gate.load(path)
-    ways: dict[str, Any] = {
-        "bare": lambda: bares(path, files), "threads": lambda: threads(opened, files),
-        "sift": lambda: by_sift(folder, path),
-    }  # fmt: skip
+    folders, path = {n: pictures(n, 32, "jpeg") for n in (FEW, SMALL)}, gate(32)
+    ways: dict[str, Any] = {"bare": bares, "threads": threads, "sift": by_sift}
     if RAY.exists():
-        ways["ray_data"] = lambda: ray_data(folder, path)
+        ways["ray_data"] = ray_data
     else:
         print("Ray Data: left out, make sift-cluster first", flush=True)
-    rounds: dict[str, list[float]] = {name: [] for name in ways}
+    least: dict[str, dict[int, float]] = {name: {} for name in ways}
     only = 0.0
     for _ in range(ROUNDS):
         for name, way in ways.items():
-            began = time.process_time() + children()
-            result = way()
-            spent = time.process_time() + children() - began
-            rounds[name].append((result if name == "ray_data" else spent) / len(files) * 1e6)
-            if name == "bare":
-                only = result / len(files) * 1e6
-    best = {name: min(values) for name, values in rounds.items()}
-    # The start of engine and workers is paid once, whatever the archive.
-    began = children()
-    by_sift(pictures(1, 32, "jpeg"), path)
-    start = (children() - began) / len(files) * 1e6
+            for count, folder in folders.items():
+                began = time.process_time() + children()
+                result = way(folder, path)
+                spent = time.process_time() + children() - began
+                spent = (result if name == "ray_data" else spent) * 1e6
+                least[name][count] = min(spent, least[name].get(count, spent))
+                if name == "bare":
+                    only = result / count * 1e6
+    each = {name: found[SMALL] / SMALL for name, found in least.items()}
+    further = {name: (f[SMALL] - f[FEW]) / (SMALL - FEW) for name, f in least.items()}
     return {
-        "samples": len(files), "rounds": ROUNDS,
-        "cpu_us_per_sample": {name: round(value, 1) for name, value in best.items()},
-        "onnxruntime_alone_us": round(only, 1), "start_of_sift_us": round(start, 1),
-        "bare_by": {name: round(best["bare"] / value, 3) for name, value in best.items()},
-        "bare_by_sift_without_start": round(best["bare"] / (best["sift"] - start), 3),
+        "samples": SMALL, "few": FEW, "rounds": ROUNDS,
+        "cpu_us_per_sample": {name: round(value, 1) for name, value in each.items()},
+        "cpu_us_per_further_sample": {name: round(value, 1) for name, value in further.items()},
+        "onnxruntime_alone_us": round(only, 1),
+        "bare_by": {name: round(each["bare"] / value, 3) for name, value in each.items()},
+        "bare_by_further": {name: round(further["bare"] / v, 3) for name, v in further.items()},
     }  # fmt: skip
 
 
-def bares(path: Path, files: list[str]) -> float:
+def listed(folder: Path) -> list[str]:
+    """The pictures of a folder."""
+    return sorted(map(str, folder.glob("*/*.jpeg")))
+
+
+def bares(folder: Path, path: Path) -> float:
     """Two bare loops at once, as sift has two workers: cores that share a cache slow each other."""
+    files = listed(folder)
     with get_context("fork").Pool(2) as pool:
         return sum(pool.starmap(bare, [(path, files[::2]), (path, files[1::2])]))
 
@@ -244,8 +246,9 @@ def bare(path: Path, files: list[str]) -> float:
     return spent
 
 
-def threads(opened: Gate, files: list[str]) -> None:
+def threads(folder: Path, path: Path) -> None:
     """The same rows without an engine: two threads, each with a decider."""
+    files = listed(folder)
     blocks = [
         Block(at, part, [-1] * len(part), [None] * len(part))
         for at in range(0, len(files), BLOCK)
@@ -253,7 +256,7 @@ def threads(opened: Gate, files: list[str]) -> None:
     ]
 
     def work(mine: list[Block]) -> None:
-        decide = Decider(Gate(opened.data), Asked(), None)
+        decide = Decider(Gate.load(path), Asked(), None)
         for block in mine:
             decide(block)
 

@@ -70,18 +70,22 @@ def studio(tmp_path):
             data = answer.read()
         return data if raw else json.loads(data)
 
-    deadline = time.monotonic() + 240
-    while True:
-        try:
-            call("/api/version", raw=True)
-            break
-        except (urllib.error.URLError, ConnectionError):
-            assert time.monotonic() < deadline, (tmp_path / "studio.log").read_text()[-2000:]
-            assert process.poll() is None, (tmp_path / "studio.log").read_text()[-2000:]
-            time.sleep(1)
-    yield call
-    process.terminate()
-    process.wait()
+    def answered():
+        deadline = time.monotonic() + 240
+        while True:
+            try:
+                return call("/api/version", raw=True)
+            except (urllib.error.URLError, ConnectionError):
+                assert time.monotonic() < deadline, (tmp_path / "studio.log").read_text()[-2000:]
+                assert process.poll() is None, (tmp_path / "studio.log").read_text()[-2000:]
+                time.sleep(1)
+
+    try:
+        answered()
+        yield call
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_the_whole_loop_through_label_studio(kept, studio, tmp_path):

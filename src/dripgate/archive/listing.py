@@ -89,10 +89,8 @@ def batches(found: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
 def _of_folder(folder: Path, told: Told) -> Iterator[Entry]:
     if not folder.is_dir():
         raise DataError(_no_source(folder))
-    root = os.path.realpath(folder)
-    for found in Tree(Path(root), told).each():
-        path = os.path.join(root, found.name)
-        yield Entry(address_of(path), found.status.st_size, found.status.st_mtime)
+    for found in Tree(folder.resolve(), told).each():
+        yield Entry(address_of(found.path), found.status.st_size, found.status.st_mtime)
 
 
 def _of_glob(pattern: str, told: Told) -> Iterator[Entry]:

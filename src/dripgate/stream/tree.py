@@ -52,6 +52,7 @@ class Tree:
     def __init__(self, root: Path, told: Told) -> None:
         self.root = os.fspath(root)
         self._real, self._own = os.path.realpath(root), set[str]()
+        self._within = os.path.join(self._real, "")  # joined once, not for each file
         self.once = Once(told)
 
     def leave_out(self, paths: list[Path]) -> None:
@@ -86,15 +87,15 @@ class Tree:
 
     def _entries(self, folder: str) -> Iterator[Found | str]:
         """Files, and the names of folders. Raises OSError where there is no such folder."""
-        here = os.path.join(self.root, folder)
+        here, above = os.path.join(self.root, folder), os.path.join(folder, "")
         try:
             with os.scandir(here) as entries:
                 for entry in sorted(entries, key=lambda one: one.name):
-                    name = os.path.join(folder, entry.name)
+                    name = above + entry.name
                     if _hidden(entry.name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        if os.path.join(self._real, name) not in self._own:
+                        if self._within + name not in self._own:
                             yield name
                     elif (found := self._found(entry, name)) is not None:
                         yield found
@@ -130,21 +131,15 @@ class Tree:
             return None
 
     def _found(self, entry: os.DirEntry[str], name: str) -> Found | None:
-        where = os.path.join(self._real, name)
+        where = self._within + name
         if where in self._own:
             self.once(name, f"{one_line(entry.path)}: belongs to this run and is left out; it is "
                       "better kept in another folder")  # fmt: skip
             return None
         link = entry.is_symlink()
         try:
-            target = os.path.realpath(where) if link else where
-            if self._real == target or _inside(self._real, target):
-                self.once(name, f"{one_line(entry.path)}: a link to a folder that it lies in; "
-                          "not followed")  # fmt: skip
-                return None
-            if not _inside(target, self._real):
-                self.once(name, f"{one_line(entry.path)}: a link that leads out of the folder; "
-                          "not followed")  # fmt: skip
+            if link and (why := self._astray(os.path.realpath(where))):
+                self.once(name, f"{one_line(entry.path)}: {why}; not followed")
                 return None
             status = entry.stat()
         except FileNotFoundError:
@@ -160,6 +155,12 @@ class Tree:
             return None
         return Found(name, entry.path, status, link)
 
+    def _astray(self, target: str) -> str:
+        """Why a link to this is not followed; "" where it is."""
+        if self._within.startswith(os.path.join(target, "")):
+            return "a link to a folder that it lies in"
+        return "" if target.startswith(self._within) else "a link that leads out of the folder"
+
 
 def shown(name: str) -> str:
     """A name of the file system as text: bytes that are no UTF-8 become \\xe9."""
@@ -168,7 +169,3 @@ def shown(name: str) -> str:
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path.startswith(os.path.join(folder, ""))
