@@ -81,8 +81,14 @@ class Engine:
             cores = int(ray.cluster_resources().get("CPU", 1))
         except Exception as error:  # Ray's errors share no base class
             cause = one_line(" ".join(str(error).split()))[:300]
-            raise DataError(f"{cluster}: no such cluster ({cause}); check the address, and that "
-                            "Python and Ray are of the same versions there") from None  # fmt: skip
+            # A bug of Ray's: ray-project/ray#63202.
+            forked = "Starting Ray client server failed" in cause
+            remedy = (
+                "try again; it helps to start the head with GRPC_ENABLE_FORK_SUPPORT=0 set"
+                if forked
+                else "check the address, and that Python and Ray are of the same versions there"
+            )
+            raise DataError(f"{cluster}: no such cluster ({cause}); {remedy}") from None
         self.where = cluster
         return workers or max(1, cores)
 
