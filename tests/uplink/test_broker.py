@@ -1,6 +1,7 @@
 """What is wrong between a device and its broker: one line, with the remedy, and nothing is lost."""
 
 import json
+import socket
 import subprocess
 
 import pytest
@@ -209,6 +210,21 @@ def test_two_devices_of_one_name_are_told(lab):
         senders.append(lab.command("send", lab / store, "--to", broker.address(), *twin))
     told = lab.eventually(lambda: [s for s in senders if "another client" in s.log()])
     assert "has our name (--device)" in told[0].log()
+
+
+def test_a_connection_that_is_taken_over_at_once_was_answered(lab):
+    """A broker closes behind its CONNACK where a client of the same name comes just then."""
+    lab.fill("device.db", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"mqtt://127.0.0.1:{server.getsockname()[1]}/farm"
+        sender = lab.command("send", lab / "device.db", "--to", address, "--device", "twin")
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1) == b"\x10"  # CONNECT
+            connection.sendall(b"\x20\x03\x00\x00\x00")  # CONNACK of MQTT 5
+            connection.recv(1024)
+        assert sender.wait() != 0
+    assert "another client has our name (--device)" in sender.log()
 
 
 def test_devices_of_one_image_get_names_of_their_own(lab):

@@ -64,7 +64,7 @@ class Link:
         on_published: Callable[[int, int], None] = lambda _mid, _code: None,
     ) -> None:
         self.address = address
-        self._closing = False
+        self._closing = self._answered = False
         self.trouble = self._unanswered = f"no answer from {address.broker} yet"
         self.news = threading.Event()
         self.most_in_flight, self.most_bytes = IN_FLIGHT, _MOST
@@ -149,6 +149,7 @@ class Link:
         self, client: paho.Client, _: Any, flags: Any, reason: Any, properties: Any
     ) -> None:
         self.epoch += 1
+        self._answered = True
         if reason.is_failure:
             return self._note(_refusal(self.address, reason.value, str(reason)))
         self.most_in_flight = min(IN_FLIGHT, getattr(properties, "ReceiveMaximum", IN_FLIGHT))
@@ -178,17 +179,18 @@ class Link:
         if self._closing:
             return
         self.losses += self.ready
-        if not self.ready and not flags.is_disconnect_packet_from_server:
-            if self.trouble.startswith("no answer"):
-                self._note(
-                    f"{self.address.broker} closes the connection without an answer; if it expects "
-                    "TLS write mqtts://, and check that it speaks MQTT 5"
-                )
-            return
-        self._note(
+        answered, self._answered = self._answered, False
+        lost = (
             f"the connection to {self.address.broker} was lost ({reason}) and is being made again; "
             "if that repeats, see whether another client has our name (--device)"
         )
+        if self.ready or flags.is_disconnect_packet_from_server:
+            self._note(lost)
+        elif self.trouble == self._unanswered:  # anything else says more
+            self._note(lost if answered else (
+                f"{self.address.broker} closes the connection without an answer; if it expects "
+                "TLS write mqtts://, and check that it speaks MQTT 5"
+            ))  # fmt: skip
 
     def _message(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
         try:
