@@ -47,8 +47,8 @@ demo-classifier: $(READY) ## train the classifier that ships again: src/dripgate
 test: lint ## lint, types, import contract, tests; what is skipped is said, and how to have it
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
-test-pythons: ## base install, fit and demo under each Python from 3.10 to 3.13 that is found here
-	$(PYTHON) tools/try_install.py pythons
+test-pythons: ## base install, fit and demo under each Python from 3.10 to 3.13 that is found here, or MINORS="13 12"
+	$(PYTHON) tools/try_install.py pythons $(MINORS)
 
 test-lowest: ## the same with the lowest version of every dependency that pyproject.toml allows
 	$(PYTHON) tools/try_install.py lowest

@@ -1,7 +1,8 @@
 """What pyproject.toml promises of Pythons and versions, tried in fresh environments.
 
-    python tools/try_install.py pythons   # each Python from 3.10 to 3.13 that is found here
-    python tools/try_install.py lowest    # the lowest version of every dependency
+    python tools/try_install.py pythons          # each Python from 3.10 to 3.13 that is found here
+    python tools/try_install.py pythons 13 12    # 3.13 and 3.12 alone
+    python tools/try_install.py lowest           # the lowest version of every dependency
 
 Of each: the demo (fit, run, report), then the tests of data, fit, gate, policy, store and stream.
 """
@@ -80,7 +81,7 @@ def main() -> None:
             python = interpreter(11) or interpreter(10) or sys.exit("no Python 3.10 or 3.11 here")
             sys.exit(not tried(python, lowest(Path(name)), f"lowest versions, {python}"))
     passed = []
-    for minor in MINORS:
+    for minor in map(int, sys.argv[2:] or MINORS):
         if (python := interpreter(minor)) is None:
             print(f"== Python 3.{minor}: not tried, none is found here (PATH, ~/.pyenv)")
         else:
