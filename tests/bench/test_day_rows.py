@@ -19,22 +19,9 @@ from dripgate.bench.protocol import alone
 from dripgate.bench.rows import append, read
 from dripgate.cli import cli
 from dripgate.errors import UserError
+from prefix import Prefix
 
 OURS = [name for name in RULES if name.startswith("dripgate")]
-
-
-class Prefix:
-    """The first n frames of what a model saw: what a rule knows after n frames."""
-
-    def __init__(self, seen, n):
-        self._seen, self._n = seen, n
-        self.gate = seen.gate
-
-    def score(self, name):
-        return self._seen.score(name)[: self._n]
-
-    def __getattr__(self, name):
-        return getattr(self._seen, name)[: self._n]
 
 
 @pytest.fixture(scope="module")

@@ -15,22 +15,9 @@ from dripgate.bench.plan import plan_for
 from dripgate.bench.protocol import Bench, alone
 from dripgate.bench.rules import RULES, _even, inside
 from dripgate.types import Decision
+from prefix import Prefix
 
 ONE_PASS = [name for name, rule in RULES.items() if rule.passes == 1]
-
-
-class Prefix:
-    """The first n samples of what a model saw: what a rule knows after n samples."""
-
-    def __init__(self, seen, n):
-        self._seen, self._n = seen, n
-        self.gate = seen.gate
-
-    def score(self, name):
-        return self._seen.score(name)[: self._n]
-
-    def __getattr__(self, name):
-        return getattr(self._seen, name)[: self._n]
 
 
 @pytest.fixture(scope="module")

@@ -16,18 +16,15 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import torch
-from torch import nn
 
 from dripgate.bench.conditions import Part
 from dripgate.bench.day import Day, day
 from dripgate.bench.day_rules import FULL, MAIN, RULES, Stored, Task
 from dripgate.bench.observe import Seen
 from dripgate.bench.plan import Plan, plan_for
-from dripgate.bench.protocol import Bench, First, alone, device
+from dripgate.bench.protocol import Bench, First, alone, rounded
 from dripgate.bench.rows import append, mend
 from dripgate.errors import UserError
-from dripgate.training.classifier import ChannelsFirst
-from dripgate.training.train import logits_of
 from dripgate.types import Array
 
 FILE = "day.jsonl"
@@ -182,12 +179,13 @@ class Trial:
         """Decide, retrain from scratch, test."""
         started = time.perf_counter()
         stored = RULES[cell.rule](self.task(cell.share))
-        recall, support = self._recall(stored.kept), np.bincount(self.day.test.y)
+        recall = self._recall(stored.kept)
+        support = np.bincount(self.day.test.y, minlength=len(recall))
         return Row(
             data=self.bench.data, rule=cell.rule, share=cell.share, seed=self.bench.seed,
-            steps=self.bench.plan.steps, accuracy=_rounded(recall @ support / support.sum()),
-            worst_class_accuracy=_rounded(recall[support > 0].min()),
-            new_class_accuracy=_rounded(recall[self.day.new]),
+            steps=self.bench.plan.steps, accuracy=rounded(recall @ support / support.sum()),
+            worst_class_accuracy=rounded(recall[support > 0].min()),
+            new_class_accuracy=rounded(recall[self.day.new]),
             **_counts(self.day, stored), frames=len(self.day.sizes), tested=len(self.day.test.y),
             bytes_day=int(self.day.sizes.sum()), seconds=round(time.perf_counter() - started, 1),
             plan=plan_id(self.bench.plan),
@@ -197,11 +195,7 @@ class Trial:
         """Share of each class's test samples that a net knows after the beginning and these."""
         x = torch.cat([self.first.inputs, self._inputs[np.flatnonzero(kept)]])
         y = np.concatenate([self.day.initial.y, self.day.y[kept]])
-        net = nn.Sequential(ChannelsFirst(), self.first.trained(x, y)).to(device())
-        truth = self.day.test.y
-        right = logits_of(net, self._test).argmax(axis=1) == truth
-        return np.asarray(np.bincount(truth[right], minlength=truth.max() + 1)
-                          / np.maximum(np.bincount(truth), 1))  # fmt: skip
+        return self.first.recall(x, y, self._test, self.day.test.y)
 
 
 def _counts(day: Day, stored: Stored) -> dict[str, int]:
@@ -215,10 +209,6 @@ def _counts(day: Day, stored: Stored) -> dict[str, int]:
         "scenes": len(np.unique(day.scene[~day.broken])), "scenes_kept": scenes,
         "classes_kept": len(np.unique(day.y[sound])),
     }  # fmt: skip
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 4)
 
 
 def _described(row: Row) -> str:

@@ -110,8 +110,8 @@ def _everything(task: Task) -> Stored:
 
 
 def _random(task: Task) -> Stored:
-    spending = Spending(task, np.linspace(0, 1, 257))
-    values = task.rng.random(task.frames)[: len(task.sizes)]
+    known, values = _by_chance(task)
+    spending = Spending(task, known)
     return _only(np.array([spending(v, s) for v, s in zip(values, task.sizes, strict=True)]))
 
 

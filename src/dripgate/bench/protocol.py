@@ -178,6 +178,17 @@ class First:
         train(nn.Sequential(ChannelsFirst(), model), x, y, recipe)
         return model.cpu()
 
+    def recall(self, x: Tensor, y: Array, tested: Tensor, truth: Array) -> Array:
+        """Share of each class's test samples that a net trained on x and y knows, (classes,).
+
+        tested (n, h, w, C) and their classes, truth (n,); 0 for a class that is not among them.
+        """
+        net = nn.Sequential(ChannelsFirst(), self.trained(x, y)).to(device())
+        right = logits_of(net, tested).argmax(axis=1) == truth
+        classes = len(self.bench.dataset.classes)
+        counts = np.bincount(truth, minlength=classes)
+        return np.asarray(np.bincount(truth[right], minlength=classes) / np.maximum(counts, 1))
+
 
 class Trial:
     """A first model and a stream: rules decide, nets are retrained and tested."""
@@ -219,12 +230,12 @@ class Trial:
             data=self.bench.data, condition=cell.condition, protocol=cell.protocol,
             rule=cell.rule, needs_labels=RULES[cell.rule].needs_labels, keep_target=cell.keep,
             kept=_share(kept), seed=self.bench.seed, steps=plan.steps,
-            accuracy=_rounded(recall @ support / support.sum()),
-            worst_class_accuracy=_rounded(recall[support > 0].min()),
+            accuracy=rounded(recall @ support / support.sum()),
+            worst_class_accuracy=rounded(recall[support > 0].min()),
             bytes_seen=int(scene.sizes.sum()), bytes_kept=int(scene.sizes[kept].sum()),
             quarantined=self._quarantined(cell),
             broken_kept=_share(kept[scene.broken]) if scene.broken.any() else None,
-            scenes_kept=_rounded(len(np.unique(scene.scene[kept])) / len(np.unique(scene.scene))),
+            scenes_kept=rounded(len(np.unique(scene.scene[kept])) / len(np.unique(scene.scene))),
             stream=len(kept), tested=len(scene.test.y),
             seconds=round(time.perf_counter() - started, 1), plan=plan.id,
             dtype=plan.dtype,
@@ -237,14 +248,9 @@ class Trial:
         if cell.protocol == "retrain":
             x = torch.cat([self.first.inputs, x])
             y = np.concatenate([self.first.initial.y, y])
-        classes = len(self.bench.dataset.classes)
         if not len(y):
-            return np.zeros(classes)
-        net = nn.Sequential(ChannelsFirst(), self.first.trained(x, y)).to(device())
-        right = logits_of(net, self._test).argmax(axis=1) == self.scene.test.y
-        counts = np.bincount(self.scene.test.y, minlength=classes)
-        hits = np.bincount(self.scene.test.y[right], minlength=classes)
-        return np.asarray(hits / np.maximum(counts, 1))
+            return np.zeros(len(self.bench.dataset.classes))
+        return self.first.recall(x, y, self._test, self.scene.test.y)
 
     def _quarantined(self, cell: Cell) -> float:
         if cell.rule == DEFAULT or cell.rule.endswith("_band"):
@@ -259,8 +265,9 @@ def device() -> torch.device:
 
 
 def _share(mask: Array) -> float:
-    return _rounded(mask.mean())
+    return rounded(mask.mean())
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """As rows have it, to a hundredth of a percent."""
     return round(float(value), 4)

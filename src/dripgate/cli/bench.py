@@ -25,6 +25,14 @@ class _Names(click.Group):
         return super().parse_args(ctx, args)
 
 
+_data = click.argument(
+    "names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file
+)
+_out = click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+_seeds = click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+_workers = click.option(
+    "--workers", type=click.IntRange(1), help="Processes; by default one per core."
+)
 _preset = click.option(
     "--preset", type=click.Choice(["quick", "paper"]), default="quick", show_default=True,
     help="quick: a part of each data set, hours of two cores; paper: all of it, days.",
@@ -45,16 +53,16 @@ def command() -> None:
 
 
 @command.command("rows")
-@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file)
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@_data
+@_out
 @_preset
 @click.option("--steps", type=click.IntRange(1), help="Of every training; the plan has its own.")
 @_dtype
 @click.option("--rules", help="With commas; by default the committed table's rows.")
 @click.option("--conditions", help="With commas; by default the table's.")
 @click.option("--keep", help="Kept shares with commas, such as 0.61,0.3,auto.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@_seeds
+@_workers
 @json_option
 def rows_command(
     names: tuple[str, ...], out: Path, preset: "Preset", steps: int | None, dtype: str,
@@ -87,14 +95,14 @@ def rows_command(
 
 
 @command.command("steps")
-@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file)
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@_data
+@_out
 @_preset
 @click.option("--steps", type=click.IntRange(1), help="To begin with; the plan has its own.")
 @_dtype
 @click.option("--most", default=40_000, show_default=True, type=click.IntRange(1))
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@_seeds
+@_workers
 @json_option
 def steps_command(
     names: tuple[str, ...], out: Path, preset: "Preset", steps: int | None, dtype: str, most: int,
@@ -121,9 +129,9 @@ def steps_command(
 
 
 @command.command("adapt")
-@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …")
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+@_data
+@_out
+@_seeds
 @json_option
 def adapt_command(names: tuple[str, ...], out: Path, seeds: int, json_path: Path | None) -> None:
     """What the head learns on the device, beside a retraining: DIR/adapt.jsonl and adapt.md."""
@@ -136,11 +144,11 @@ def adapt_command(names: tuple[str, ...], out: Path, seeds: int, json_path: Path
 
 
 @command.command("day")
-@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH …", shell_complete=a_file)
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@_data
+@_out
 @click.option("--rules", help="With commas; by default those of the table, at 10 % all.")
 @click.option("--keep", help="Shares of the day's bytes with commas, such as 0.1,0.02.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+@_seeds
 @json_option
 def day_command(
     names: tuple[str, ...], out: Path, rules: str | None, keep: str | None, seeds: int,
